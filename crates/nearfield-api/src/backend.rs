@@ -1,0 +1,54 @@
+//! The hinge between what asks and what answers.
+
+use std::pin::Pin;
+
+use futures_core::Stream;
+
+use crate::{Error, Event, Request};
+
+/// A running answer. Dropping it cancels the work behind it.
+pub type EventStream = Pin<Box<dyn Stream<Item = Result<Event, Error>> + Send>>;
+
+/// Something that can answer a request: the local engine, or one cloud account or endpoint.
+#[async_trait::async_trait]
+pub trait Backend: Send + Sync {
+    /// The name that configuration, ledger and replies use.
+    fn name(&self) -> &str;
+
+    /// Whether the request's content leaves this machine.
+    fn locality(&self) -> Locality;
+
+    /// The models that can be asked for, without loading or calling anything that costs.
+    async fn models(&self) -> Result<Vec<ModelInfo>, Error>;
+
+    /// Starts to answer. An error here means that nothing was produced; later errors come through the stream.
+    async fn generate(&self, request: Request) -> Result<EventStream, Error>;
+}
+
+/// Where a backend runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Locality {
+    /// On this machine.
+    Local,
+    /// Elsewhere.
+    Cloud,
+}
+
+impl Locality {
+    /// The word used in replies and in the ledger.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Local => "local",
+            Self::Cloud => "cloud",
+        }
+    }
+}
+
+/// A model that a backend offers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ModelInfo {
+    /// The name to ask for.
+    pub id: String,
+    /// Tokens of context, where known.
+    pub context_length: Option<u64>,
+}

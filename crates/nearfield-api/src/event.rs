@@ -1,0 +1,111 @@
+//! What a backend says while it answers.
+
+/// One step of an answer. A stream is `Started`, any number of `Delta`s, one `Finished` for each choice, and `Done`;
+/// or it ends early with an error. A stream that stops without `Done` or an error was cut.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum Event {
+    /// The backend has accepted the request and is about to produce tokens.
+    Started {
+        /// The model that really answers, as the backend names it.
+        model: String,
+    },
+    /// More text of one choice; always whole characters. The text may be empty when a token yields none yet.
+    Delta {
+        /// Which answer, from 0.
+        choice: u32,
+        /// The text.
+        text: String,
+        /// One entry for each token of this delta, when they were asked for.
+        logprobs: Vec<TokenLogprob>,
+    },
+    /// One choice is complete.
+    Finished {
+        /// Which answer, from 0.
+        choice: u32,
+        /// Why it ended.
+        reason: FinishReason,
+    },
+    /// The whole answer is complete.
+    Done {
+        /// What it took.
+        usage: Usage,
+    },
+}
+
+/// Why an answer ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum FinishReason {
+    /// The model ended it, or a stop text was met.
+    Stop,
+    /// The token limit was reached.
+    Length,
+    /// The provider withheld the answer.
+    ContentFilter,
+    /// The model calls tools.
+    ToolCalls,
+}
+
+impl FinishReason {
+    /// The name on the wire of OpenAI's dialect.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Stop => "stop",
+            Self::Length => "length",
+            Self::ContentFilter => "content_filter",
+            Self::ToolCalls => "tool_calls",
+        }
+    }
+}
+
+/// A token's log probability and its most likely alternatives.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TokenLogprob {
+    /// The token's text; a token that ends inside a character shows replacement characters.
+    pub token: String,
+    /// The token's exact bytes, where the backend knows them.
+    pub bytes: Option<Vec<u8>>,
+    /// Natural logarithm of its probability before temperature and filters.
+    pub logprob: f32,
+    /// The most likely tokens at this place, best first.
+    pub alternatives: Vec<TokenAlternative>,
+}
+
+/// One alternative of a [`TokenLogprob`].
+#[derive(Clone, Debug, PartialEq)]
+pub struct TokenAlternative {
+    /// The token's text.
+    pub token: String,
+    /// The token's exact bytes, where the backend knows them.
+    pub bytes: Option<Vec<u8>>,
+    /// Natural logarithm of its probability.
+    pub logprob: f32,
+}
+
+/// Tokens of a request in disjoint buckets: their sum is the provider's total.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Prompt tokens that were read at full price.
+    pub input: u64,
+    /// Prompt tokens that a cache spared.
+    pub cached_input: u64,
+    /// Generated tokens, without reasoning.
+    pub output: u64,
+    /// Generated tokens of hidden reasoning.
+    pub reasoning: u64,
+    /// Whether the backend counted them; `false` marks an estimate of ours.
+    pub measured: bool,
+}
+
+impl Usage {
+    /// All prompt tokens.
+    pub const fn prompt_tokens(&self) -> u64 {
+        self.input + self.cached_input
+    }
+
+    /// All generated tokens.
+    pub const fn completion_tokens(&self) -> u64 {
+        self.output + self.reasoning
+    }
+}

@@ -1,0 +1,13 @@
+//! What every backend speaks: requests, events, usage, errors, and the one trait that joins them.
+//!
+//! No I/O happens here. The wire codecs translate between these types and a dialect's JSON, purely.
+
+mod backend;
+mod error;
+mod event;
+mod request;
+
+pub use backend::{Backend, EventStream, Locality, ModelInfo};
+pub use error::{Error, ErrorKind};
+pub use event::{Event, FinishReason, TokenAlternative, TokenLogprob, Usage};
+pub use request::{Message, Prompt, Request, Role, Sampling};
