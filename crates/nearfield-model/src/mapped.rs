@@ -1,0 +1,56 @@
+//! Read-only bytes of a model file, memory-mapped or owned.
+
+#![expect(unsafe_code, reason = "mapping a file is the one unsafe act of this crate; see MappedFile::open")]
+
+use std::{fs::File, io, ops::Deref, path::Path};
+
+use memmap2::Mmap;
+
+/// The bytes of one file, for as long as the value lives.
+#[derive(Debug)]
+pub(crate) struct MappedFile(Storage);
+
+#[derive(Debug)]
+enum Storage {
+    Mapped(Mmap),
+    Owned(Vec<u8>),
+}
+
+impl MappedFile {
+    /// Maps a whole file read-only. An empty file gives no bytes; anything but a regular file is an error.
+    pub(crate) fn open(path: &Path) -> io::Result<Self> {
+        let file = File::open(path)?;
+        let metadata = file.metadata()?;
+        if !metadata.is_file() {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
+        }
+        if metadata.len() == 0 {
+            return Ok(Self(Storage::Owned(Vec::new())));
+        }
+        // SAFETY: the mapping is read-only and private to this value, and only `&[u8]` is handed out, whose every
+        // bit pattern is valid. What the type system cannot rule out is another process that writes to or shortens
+        // the file while it is mapped: readers here check every length against the size at the time of mapping and
+        // never read the same field twice to decide about a bound, so changed content gives wrong numbers and not
+        // undefined indexing; a shortened file ends the process with SIGBUS, as it does for every program that
+        // maps files. Stored models are verified once and replaced by rename, never written in place.
+        let map = unsafe { Mmap::map(&file) }?;
+        Ok(Self(Storage::Mapped(map)))
+    }
+}
+
+impl From<Vec<u8>> for MappedFile {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self(Storage::Owned(bytes))
+    }
+}
+
+impl Deref for MappedFile {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match &self.0 {
+            Storage::Mapped(map) => map,
+            Storage::Owned(bytes) => bytes,
+        }
+    }
+}
