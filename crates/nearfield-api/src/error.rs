@@ -47,6 +47,23 @@ pub enum ErrorKind {
 }
 
 impl ErrorKind {
+    /// The kind's name in ledgers and metrics.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::InvalidRequest => "invalid_request",
+            Self::ContextLength => "context_length",
+            Self::Authentication => "authentication",
+            Self::PermissionDenied => "permission_denied",
+            Self::NotFound => "not_found",
+            Self::RateLimited => "rate_limited",
+            Self::Overloaded => "overloaded",
+            Self::Upstream => "upstream",
+            Self::Timeout => "timeout",
+            Self::Cancelled => "cancelled",
+            Self::Internal => "internal",
+        }
+    }
+
     /// The HTTP status that says this best.
     pub const fn http_status(self) -> u16 {
         match self {

@@ -1,1 +1,12 @@
-//! To be described.
+//! Policy: which backends may answer a request, in which order, and what may send it from one to the next.
+//!
+//! Everything here is a pure function. The candidate set that [`decide`] returns is closed: whoever carries the
+//! request out may stop early, never add.
+
+mod decision;
+mod fallback;
+mod policy;
+
+pub use decision::{BackendFacts, Decision, Refusal, RequestFacts, decide};
+pub use fallback::{Failure, fallback_reason};
+pub use policy::{Policy, PolicyError, PolicyMode};

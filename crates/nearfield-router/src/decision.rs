@@ -1,0 +1,255 @@
+//! The decision: a closed, ordered list of the backends that may answer one request.
+
+use nearfield_api::{Error, ErrorKind, Locality};
+
+use crate::{Policy, PolicyMode};
+
+/// What a decision needs to know of a backend.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BackendFacts {
+    /// Its name in the configuration.
+    pub name: String,
+    /// Whether content that is sent to it leaves this machine.
+    pub locality: Locality,
+    /// The models that the configuration limits it to; `None` when it may be asked for any.
+    pub models: Option<Vec<String>>,
+}
+
+impl BackendFacts {
+    fn may_serve(&self, model: &str) -> bool {
+        self.models.as_ref().is_none_or(|models| models.iter().any(|name| name == model))
+    }
+}
+
+/// What a decision needs to know of a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RequestFacts {
+    /// The model as the caller wrote it.
+    pub model: String,
+}
+
+/// Which backends may answer, in the order to try them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Decision {
+    /// Names of backends, at least one, none twice. Nothing outside this list may see the request.
+    pub candidates: Vec<String>,
+    /// Why the first candidate stands first, in words for the reply and the ledger.
+    pub reason: String,
+    /// [`Policy::hash`] of the policy that decided.
+    pub policy_hash: String,
+}
+
+/// Why no backend may answer.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Refusal {
+    /// Nothing is configured.
+    #[error("no backend is configured; enable the local engine or add a backend to nearfield.toml")]
+    NoBackend,
+    /// The policy allows none of the configured backends.
+    #[error(
+        "the policy `{mode}` allows none of the configured backends; change `mode` in the policy of nearfield.toml, \
+         or configure a {wanted} backend"
+    )]
+    Forbidden {
+        /// The policy's mode.
+        mode: PolicyMode,
+        /// The side that the mode asks for.
+        wanted: &'static str,
+    },
+    /// The backends that the policy allows are configured for other models.
+    #[error(
+        "the model `{model}` is not configured on any backend that the policy `{mode}` allows; ask for one of the \
+         models that /v1/models lists, or add it to a backend in nearfield.toml"
+    )]
+    ModelNotServed {
+        /// The model as the caller wrote it.
+        model: String,
+        /// The policy's mode.
+        mode: PolicyMode,
+    },
+}
+
+impl From<Refusal> for Error {
+    fn from(refusal: Refusal) -> Self {
+        let message = refusal.to_string();
+        match refusal {
+            Refusal::NoBackend => Self::new(ErrorKind::NotFound, message).with_code("no_backend"),
+            Refusal::Forbidden { .. } => {
+                Self::new(ErrorKind::PermissionDenied, message).with_code("policy_forbids")
+            }
+            Refusal::ModelNotServed { .. } => {
+                Self::new(ErrorKind::NotFound, message).with_param("model").with_code("model_not_found")
+            }
+        }
+    }
+}
+
+/// Closes the candidate set of one request. The order is: local backends before cloud backends; local ones in the
+/// order of the configuration; cloud ones in the policy's order.
+pub fn decide(
+    policy: &Policy,
+    backends: &[BackendFacts],
+    request: &RequestFacts,
+) -> Result<Decision, Refusal> {
+    if backends.is_empty() {
+        return Err(Refusal::NoBackend);
+    }
+    let on = |side: Locality| backends.iter().filter(move |backend| backend.locality == side);
+    let mut ordered: Vec<&BackendFacts> = on(Locality::Local).collect();
+    if policy.cloud.is_empty() {
+        ordered.extend(on(Locality::Cloud));
+    } else {
+        let named = |name: &String| on(Locality::Cloud).find(|backend| backend.name == *name);
+        ordered.extend(policy.cloud.iter().filter_map(named));
+    }
+    let mut allowed: Vec<&BackendFacts> = Vec::with_capacity(ordered.len());
+    for backend in ordered {
+        let repeated = allowed.iter().any(|earlier| earlier.name == backend.name);
+        if policy.mode.allows(backend.locality) && !repeated {
+            allowed.push(backend);
+        }
+    }
+    if allowed.is_empty() {
+        let wanted = match policy.mode {
+            PolicyMode::LocalOnly => "local",
+            PolicyMode::CloudOnly => "cloud",
+            PolicyMode::PreferLocal => "local or cloud",
+        };
+        return Err(Refusal::Forbidden { mode: policy.mode, wanted });
+    }
+    allowed.retain(|backend| backend.may_serve(&request.model));
+    let Some(first) = allowed.first() else {
+        return Err(Refusal::ModelNotServed { model: request.model.clone(), mode: policy.mode });
+    };
+    let reason = match (policy.mode, first.locality) {
+        (PolicyMode::PreferLocal, Locality::Cloud) => {
+            format!("{}: no local backend for this model", policy.mode)
+        }
+        (mode, _) => mode.to_string(),
+    };
+    Ok(Decision {
+        candidates: allowed.into_iter().map(|backend| backend.name.clone()).collect(),
+        reason,
+        policy_hash: policy.hash(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn facts(name: &str, locality: Locality) -> BackendFacts {
+        BackendFacts { name: name.to_owned(), locality, models: None }
+    }
+
+    fn request() -> RequestFacts {
+        RequestFacts { model: "m".to_owned() }
+    }
+
+    fn policy(mode: PolicyMode, cloud: &[&str]) -> Policy {
+        Policy { mode, cloud: cloud.iter().map(|&name| name.to_owned()).collect() }
+    }
+
+    #[test]
+    fn each_mode_orders_its_side() {
+        let backends =
+            [facts("a", Locality::Cloud), facts("here", Locality::Local), facts("b", Locality::Cloud)];
+        let candidates =
+            |mode, cloud: &[&str]| decide(&policy(mode, cloud), &backends, &request()).unwrap().candidates;
+        assert_eq!(candidates(PolicyMode::LocalOnly, &[]), ["here"]);
+        assert_eq!(candidates(PolicyMode::LocalOnly, &["a"]), ["here"]);
+        assert_eq!(candidates(PolicyMode::CloudOnly, &[]), ["a", "b"]);
+        assert_eq!(candidates(PolicyMode::CloudOnly, &["b", "a"]), ["b", "a"]);
+        assert_eq!(candidates(PolicyMode::PreferLocal, &["b"]), ["here", "b"]);
+        assert_eq!(candidates(PolicyMode::PreferLocal, &[]), ["here", "a", "b"]);
+    }
+
+    #[test]
+    fn an_empty_set_says_what_to_do() {
+        let cloud = [facts("a", Locality::Cloud)];
+        let refused = |policy: &Policy, backends: &[BackendFacts]| -> Error {
+            decide(policy, backends, &request()).unwrap_err().into()
+        };
+        let error = refused(&Policy::default(), &cloud);
+        assert_eq!(error.kind, ErrorKind::PermissionDenied);
+        assert!(
+            error.message.contains("`local-only`") && error.message.contains("nearfield.toml"),
+            "{error}"
+        );
+        let error = refused(&policy(PolicyMode::CloudOnly, &[]), &[facts("here", Locality::Local)]);
+        assert_eq!(error.kind, ErrorKind::PermissionDenied);
+        let error = refused(&Policy::default(), &[]);
+        assert_eq!(error.kind, ErrorKind::NotFound);
+
+        let other = BackendFacts { models: Some(vec!["x".to_owned()]), ..facts("a", Locality::Cloud) };
+        let error = refused(&policy(PolicyMode::CloudOnly, &[]), &[other]);
+        assert_eq!((error.kind, error.param.as_deref()), (ErrorKind::NotFound, Some("model")));
+    }
+
+    #[test]
+    fn a_backend_limited_to_models_gets_only_those() {
+        let limited = BackendFacts { models: Some(vec!["m".to_owned()]), ..facts("a", Locality::Cloud) };
+        let other = BackendFacts { models: Some(vec!["x".to_owned()]), ..facts("b", Locality::Cloud) };
+        let decision = decide(&policy(PolicyMode::CloudOnly, &[]), &[limited, other], &request()).unwrap();
+        assert_eq!(decision.candidates, ["a"]);
+
+        let here = BackendFacts { models: Some(vec!["x".to_owned()]), ..facts("here", Locality::Local) };
+        let spill = [here, facts("a", Locality::Cloud)];
+        let decision = decide(&policy(PolicyMode::PreferLocal, &[]), &spill, &request()).unwrap();
+        assert_eq!(decision.candidates, ["a"]);
+        assert!(decision.reason.contains("no local backend"), "{}", decision.reason);
+    }
+
+    fn any_mode() -> impl Strategy<Value = PolicyMode> {
+        prop_oneof![Just(PolicyMode::LocalOnly), Just(PolicyMode::CloudOnly), Just(PolicyMode::PreferLocal)]
+    }
+
+    fn any_backend() -> impl Strategy<Value = BackendFacts> {
+        let models = proptest::option::of(proptest::collection::vec("[mx]", 0..3));
+        ("[a-d]", any::<bool>(), models).prop_map(|(name, local, models)| BackendFacts {
+            // The side is part of the name, so that two backends never share one.
+            name: format!("{name}-{local}"),
+            locality: if local { Locality::Local } else { Locality::Cloud },
+            models,
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn the_set_holds_only_what_the_policy_allows(
+            mode in any_mode(),
+            cloud in proptest::collection::vec("[a-e]-(true|false)", 0..5),
+            backends in proptest::collection::vec(any_backend(), 0..8),
+        ) {
+            let policy = Policy { mode, cloud };
+            if let Ok(decision) = decide(&policy, &backends, &request()) {
+                prop_assert!(!decision.candidates.is_empty());
+                let mut seen_cloud = false;
+                for (at, name) in decision.candidates.iter().enumerate() {
+                    let backend = backends.iter().find(|backend| backend.name == *name).unwrap();
+                    prop_assert!(!decision.candidates[..at].contains(name));
+                    prop_assert!(mode.allows(backend.locality));
+                    if backend.locality == Locality::Cloud {
+                        prop_assert!(policy.cloud.is_empty() || policy.cloud.contains(name));
+                        seen_cloud = true;
+                    } else {
+                        prop_assert!(!seen_cloud, "a cloud backend stands before a local one");
+                    }
+                }
+            } else {
+                let open = backends.iter().any(|backend| {
+                    mode.allows(backend.locality)
+                        && backend.may_serve("m")
+                        && (backend.locality == Locality::Local
+                            || policy.cloud.is_empty()
+                            || policy.cloud.contains(&backend.name))
+                        && backends.iter().find(|other| other.name == backend.name) == Some(backend)
+                });
+                prop_assert!(!open, "refused although a backend was allowed");
+            }
+        }
+    }
+}
