@@ -3,12 +3,21 @@
 //! The scalar versions are "The bits" of `docs/numerics.md` in code; every other version equals them bit for bit.
 #![expect(
     unsafe_code,
-    reason = "SIMD intrinsics and the thread pool; each block carries its safety argument"
+    reason = "SIMD intrinsics, disjoint writes and the thread pool; each block carries its safety argument"
 )]
 
+mod activation;
 mod format;
+pub mod math;
+mod matmul;
+mod set;
+mod simd;
+mod tile;
 
+pub use activation::{GROUP, QuantizedRow, QuantizedRows};
 pub use format::{
     Group, GroupShape, WeightFormat, bf16_to_f32, dequantize_row, f16_to_f32, f32_to_bf16, f32_to_f16,
     unpack_group,
 };
+pub use matmul::{Activations, MatmulScratch, Output, ROW_QUANTUM, ShapeMismatch, WeightMatrix, matmul};
+pub use set::{KernelSet, UnsupportedKernels};

@@ -1,0 +1,54 @@
+//! The few vector operations that the integer kernels are written in, once for every instruction set.
+//!
+//! A [`Simd`] implementation is a vector of `ROWS` 32-bit lanes, one lane per weight row. All methods are
+//! `#[inline(always)]` and are only called from functions that enable the instruction set, so that each compiles to
+//! its instruction.
+
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod avx2;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod avx512;
+
+/// Vector operations over `ROWS` lanes of 32 bits.
+///
+/// # Safety
+/// Every method may only run on a CPU that has the implementation's instruction set; `load4` reads 16 bytes at each
+/// pointer plus offset.
+pub(crate) trait Simd: Copy {
+    /// Integer vector: `ROWS` dwords.
+    type I: Copy;
+    /// Float vector: `ROWS` singles.
+    type F: Copy;
+    /// Rows in a tile.
+    const ROWS: usize;
+    /// What `dot4` wants added to a signed code: 128 where it multiplies unsigned codes, 0 where signed ones.
+    const UNSIGNED: bool;
+
+    /// Reads 16 bytes from each row and transposes dwords: result `d` holds dword `d` of every row.
+    unsafe fn load4(rows: &[*const u8; 16], offset: usize) -> [Self::I; 4];
+    unsafe fn splat(value: i32) -> Self::I;
+    unsafe fn and(a: Self::I, b: Self::I) -> Self::I;
+    unsafe fn or(a: Self::I, b: Self::I) -> Self::I;
+    unsafe fn xor(a: Self::I, b: Self::I) -> Self::I;
+    unsafe fn shift_right<const N: u32>(a: Self::I) -> Self::I;
+    unsafe fn shift_left<const N: u32>(a: Self::I) -> Self::I;
+    /// Arithmetic shift of each dword.
+    unsafe fn shift_right_signed<const N: u32>(a: Self::I) -> Self::I;
+    unsafe fn sub8(a: Self::I, b: Self::I) -> Self::I;
+    unsafe fn add32(a: Self::I, b: Self::I) -> Self::I;
+    unsafe fn mul32(a: Self::I, b: Self::I) -> Self::I;
+    /// Bits `4 * J ..= 4 * J + 3` of each dword, each in bit 4 of its own byte.
+    unsafe fn spread_bits<const J: u32>(bits: Self::I) -> Self::I;
+    /// `sum + codes[0]*a[0] + .. + codes[3]*a[3]` in each dword: codes as `UNSIGNED` says, `a` four signed bytes.
+    unsafe fn dot4(sum: Self::I, codes: Self::I, a: i32) -> Self::I;
+    /// The f16 in the low half of each dword.
+    unsafe fn half_to_float(a: Self::I) -> Self::F;
+    unsafe fn to_float(a: Self::I) -> Self::F;
+    unsafe fn splat_float(value: f32) -> Self::F;
+    unsafe fn mul(a: Self::F, b: Self::F) -> Self::F;
+    unsafe fn add(a: Self::F, b: Self::F) -> Self::F;
+    /// `a * b + c`, rounded once.
+    unsafe fn fma(a: Self::F, b: Self::F, c: Self::F) -> Self::F;
+    unsafe fn load_float(from: *const f32) -> Self::F;
+    unsafe fn store_float(to: *mut f32, value: Self::F);
+}
