@@ -7,17 +7,26 @@
 )]
 
 mod activation;
+mod attention;
 mod format;
+mod key_value;
 pub mod math;
 mod matmul;
+mod pool;
 mod set;
 mod simd;
 mod tile;
+pub mod vector;
 
 pub use activation::{GROUP, QuantizedRow, QuantizedRows};
+pub use attention::{
+    AttentionScratch, AttentionSettings, PagedKeyValues, Queries, SEGMENT_POSITIONS, attention,
+};
 pub use format::{
     Group, GroupShape, WeightFormat, bf16_to_f32, dequantize_row, f16_to_f32, f32_to_bf16, f32_to_f16,
     unpack_group,
 };
+pub use key_value::{KeyValueLayout, KeyValueType, PAGE_POSITIONS};
 pub use matmul::{Activations, MatmulScratch, Output, ROW_QUANTUM, ShapeMismatch, WeightMatrix, matmul};
+pub use pool::ThreadPool;
 pub use set::{KernelSet, UnsupportedKernels};

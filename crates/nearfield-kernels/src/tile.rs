@@ -130,9 +130,9 @@ unsafe fn q4_block<S: Simd>(
         let offset = if with_minimum { 0 } else { 8 };
         let quads = S::load4(rows, at + if with_minimum { 4 } else { 2 });
         let mask = S::splat(NIBBLES);
-        for j in 0..4 {
-            tile.codes[g][j] = codes_from::<S>(S::and(quads[j], mask), offset);
-            tile.codes[g][4 + j] = codes_from::<S>(S::and(S::shift_right::<4>(quads[j]), mask), offset);
+        for (j, quad) in quads.into_iter().enumerate() {
+            tile.codes[g][j] = codes_from::<S>(S::and(quad, mask), offset);
+            tile.codes[g][4 + j] = codes_from::<S>(S::and(S::shift_right::<4>(quad), mask), offset);
         }
     }
 }
@@ -172,8 +172,8 @@ unsafe fn q8_0_block<S: Simd>(rows: &[*const u8; 16], at: usize, g: usize, tile:
         let flip = S::splat(if S::UNSIGNED { bytes(0x80) } else { 0 });
         for half in 0..2 {
             let quads = S::load4(rows, at + 2 + 16 * half);
-            for j in 0..4 {
-                tile.codes[g][4 * half + j] = S::xor(quads[j], flip);
+            for (j, quad) in quads.into_iter().enumerate() {
+                tile.codes[g][4 * half + j] = S::xor(quad, flip);
             }
         }
     }
@@ -214,9 +214,9 @@ unsafe fn q4_k_block<S: Simd>(rows: &[*const u8; 16], at: usize, tile: &mut Tile
         for pair in 0..4 {
             for half in 0..2 {
                 let quads = S::load4(rows, at + 16 + 32 * pair + 16 * half);
-                for j in 0..4 {
-                    tile.codes[2 * pair][4 * half + j] = S::and(quads[j], low4);
-                    tile.codes[2 * pair + 1][4 * half + j] = S::and(S::shift_right::<4>(quads[j]), low4);
+                for (j, quad) in quads.into_iter().enumerate() {
+                    tile.codes[2 * pair][4 * half + j] = S::and(quad, low4);
+                    tile.codes[2 * pair + 1][4 * half + j] = S::and(S::shift_right::<4>(quad), low4);
                 }
             }
         }
@@ -322,15 +322,15 @@ pub(crate) unsafe fn accumulate<S: Simd, const T: usize>(
         for t in 0..T {
             // SAFETY: the caller promises the groups; a group has 32 codes.
             unsafe {
-                let a = activations[t].codes.as_ptr().add(32 * (first + g)).cast::<i32>();
+                let a = activations[t].codes.as_ptr().add(32 * (first + g)).cast::<[u8; 4]>();
                 let scale = *activations[t].scales.get_unchecked(first + g);
                 let [low_sum, high_sum] = *activations[t].sums.get_unchecked(first + g);
                 let codes = &tile.codes[g];
                 let mut low = S::splat(-offset * low_sum);
                 let mut high = S::splat(-offset * high_sum);
                 for j in 0..4 {
-                    low = S::dot4(low, codes[j], a.add(j).read_unaligned());
-                    high = S::dot4(high, codes[4 + j], a.add(4 + j).read_unaligned());
+                    low = S::dot4(low, codes[j], i32::from_ne_bytes(a.add(j).read()));
+                    high = S::dot4(high, codes[4 + j], i32::from_ne_bytes(a.add(4 + j).read()));
                 }
                 let scale = S::splat_float(scale);
                 match shape {

@@ -1,5 +1,6 @@
 //! AVX2 with FMA and F16C: 8 rows.
 
+#[expect(clippy::wildcard_imports, reason = "intrinsics are named after their instructions")]
 use std::arch::x86_64::*;
 
 use super::Simd;
@@ -100,7 +101,8 @@ impl Simd for Avx2 {
                 base + 0x0808_0808,
                 base + 0x0C0C_0C0C,
             );
-            let select = _mm256_set1_epi32(if J % 2 == 0 { 0x0804_0201 } else { 0x8040_2010_u32 as i32 });
+            let select =
+                _mm256_set1_epi32(if J.is_multiple_of(2) { 0x0804_0201 } else { 0x8040_2010_u32 as i32 });
             let byte = _mm256_and_si256(_mm256_shuffle_epi8(bits, index), select);
             _mm256_and_si256(_mm256_cmpeq_epi8(byte, select), _mm256_set1_epi8(16))
         }

@@ -1,5 +1,6 @@
 //! AVX-512 with VNNI: 16 rows.
 
+#[expect(clippy::wildcard_imports, reason = "intrinsics are named after their instructions")]
 use std::arch::x86_64::*;
 
 use super::Simd;
@@ -97,7 +98,7 @@ impl Simd for Avx512 {
             let base = source * 0x0101_0101;
             let index = _mm512_set4_epi32(base + 0x0C0C_0C0C, base + 0x0808_0808, base + 0x0404_0404, base);
             let byte = _mm512_shuffle_epi8(bits, index);
-            let select = if J % 2 == 0 { 0x0804_0201 } else { 0x8040_2010_u32 as i32 };
+            let select = if J.is_multiple_of(2) { 0x0804_0201 } else { 0x8040_2010_u32 as i32 };
             let mask = _mm512_test_epi8_mask(byte, _mm512_set1_epi32(select));
             _mm512_maskz_set1_epi8(mask, 16)
         }
