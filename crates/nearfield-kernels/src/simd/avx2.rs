@@ -1,6 +1,5 @@
 //! AVX2 with FMA and F16C: 8 rows.
 
-#[expect(clippy::wildcard_imports, reason = "intrinsics are named after their instructions")]
 use std::arch::x86_64::*;
 
 use super::Simd;

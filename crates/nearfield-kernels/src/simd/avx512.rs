@@ -1,6 +1,5 @@
 //! AVX-512 with VNNI: 16 rows.
 
-#[expect(clippy::wildcard_imports, reason = "intrinsics are named after their instructions")]
 use std::arch::x86_64::*;
 
 use super::Simd;
