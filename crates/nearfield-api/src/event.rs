@@ -101,11 +101,11 @@ pub struct Usage {
 impl Usage {
     /// All prompt tokens.
     pub const fn prompt_tokens(&self) -> u64 {
-        self.input + self.cached_input
+        self.input.saturating_add(self.cached_input)
     }
 
     /// All generated tokens.
     pub const fn completion_tokens(&self) -> u64 {
-        self.output + self.reasoning
+        self.output.saturating_add(self.reasoning)
     }
 }

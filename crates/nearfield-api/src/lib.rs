@@ -7,6 +7,10 @@ mod error;
 mod event;
 mod request;
 
+pub mod json;
+pub mod openai;
+pub mod sse;
+
 pub use backend::{Backend, EventStream, Locality, ModelInfo};
 pub use error::{Error, ErrorKind};
 pub use event::{Event, FinishReason, TokenAlternative, TokenLogprob, Usage};

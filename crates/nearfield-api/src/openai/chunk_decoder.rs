@@ -1,0 +1,250 @@
+//! Reads an answer: chunk by chunk, or (through [`super::decode_reply`]) as a whole.
+
+use serde_json::Value;
+
+use super::upstream_error::decode_stream_error;
+use super::{finish_reason, logprobs, usage};
+use crate::{Error, ErrorKind, Event, FinishReason, Prompt, Request, Usage};
+
+/// Turns the chunks of one stream into events.
+///
+/// Feed it the data of each server-sent event, then [`ChunkDecoder::finish`] when the stream has ended. Unknown fields,
+/// missing usage and a missing `[DONE]` are forgiven. An answer that was cut is not: without a reason for the end of
+/// every choice there is no [`Event::Done`], but an error.
+#[derive(Debug)]
+pub struct ChunkDecoder {
+    /// The model's name when the backend says none.
+    model: String,
+    choices: Vec<ChoiceState>,
+    /// How many alternatives each token shall have.
+    alternatives: usize,
+    max_tokens: Option<u32>,
+    prompt_bytes: usize,
+    answer_bytes: usize,
+    started: bool,
+    has_token: bool,
+    done: bool,
+    usage: Option<Usage>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct ChoiceState {
+    finished: bool,
+    /// The last chunk had an empty string as its reason: some servers know no other.
+    blank_reason: bool,
+}
+
+/// Which form the choices have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Form {
+    /// One piece of many.
+    Chunk,
+    /// The whole answer in one body.
+    Whole,
+}
+
+impl ChunkDecoder {
+    /// A decoder for the answer to `request`, which was sent for the backend's model `upstream_model`.
+    pub fn new(request: &Request, upstream_model: &str) -> Self {
+        Self {
+            model: upstream_model.to_owned(),
+            choices: vec![ChoiceState::default(); request.choices as usize],
+            alternatives: request.logprobs.unwrap_or(0).into(),
+            max_tokens: request.max_tokens,
+            prompt_bytes: prompt_bytes(&request.prompt),
+            answer_bytes: 0,
+            started: false,
+            has_token: false,
+            done: false,
+            usage: None,
+        }
+    }
+
+    /// Takes the data of the next server-sent event and appends its events.
+    ///
+    /// # Errors
+    /// The error that the chunk tells, or [`ErrorKind::Upstream`] for a malformed one. The decoder must not be used
+    /// after that.
+    pub fn push(&mut self, data: &str, events: &mut Vec<Event>) -> Result<(), Error> {
+        let data = data.trim();
+        if self.done || data.is_empty() {
+            return Ok(());
+        }
+        if data == "[DONE]" {
+            for index in 0..self.choices.len() {
+                self.accept_blank_reason(index, events);
+            }
+            return self.complete(events);
+        }
+        let tree: Value = serde_json::from_str(data).map_err(|_| malformed("a chunk is not JSON"))?;
+        self.take(&tree, Form::Chunk, events)
+    }
+
+    /// Ends the stream: appends [`Event::Done`] unless `[DONE]` did so.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Upstream`] when the answer was cut.
+    pub fn finish(&mut self, events: &mut Vec<Event>) -> Result<(), Error> {
+        if self.done { Ok(()) } else { self.complete(events) }
+    }
+
+    /// Whether the answer is complete.
+    pub const fn is_done(&self) -> bool {
+        self.done
+    }
+
+    /// Whether the backend has produced anything: text, hidden reasoning, or an end.
+    pub const fn has_token(&self) -> bool {
+        self.has_token
+    }
+
+    /// Takes one chunk or body.
+    pub(crate) fn take(&mut self, tree: &Value, form: Form, events: &mut Vec<Event>) -> Result<(), Error> {
+        if tree.get("error").is_some_and(|error| !error.is_null()) {
+            return Err(decode_stream_error(tree));
+        }
+        let choices = match tree.get("choices") {
+            Some(Value::Array(choices)) => choices.as_slice(),
+            None | Some(Value::Null) if tree.is_object() && form == Form::Chunk => &[],
+            _ => return Err(malformed("it has no choices")),
+        };
+        if let Some(usage) = tree.get("usage").and_then(usage::decode) {
+            self.usage = Some(usage);
+        }
+        if !self.started && tree.get("choices").is_some() {
+            self.started = true;
+            let named = tree.get("model").and_then(Value::as_str).filter(|name| !name.is_empty());
+            events.push(Event::Started { model: named.unwrap_or(&self.model).to_owned() });
+        }
+        choices.iter().try_for_each(|choice| self.choice(choice, form, events))
+    }
+
+    fn choice(&mut self, value: &Value, form: Form, events: &mut Vec<Event>) -> Result<(), Error> {
+        let index = match value.get("index") {
+            None | Some(Value::Null) => 0,
+            Some(index) => index.as_u64().ok_or_else(|| malformed("a choice has no sound index"))?,
+        };
+        let (index, state) = usize::try_from(index)
+            .ok()
+            .and_then(|at| Some((at, *self.choices.get(at)?)))
+            .ok_or_else(|| malformed("it has more choices than were asked for"))?;
+        let message = value.get("delta").or_else(|| value.get("message")).unwrap_or(value);
+        if form == Form::Whole && value.get("message").is_none() && value.get("text").is_none() {
+            return Err(malformed("a choice has no message"));
+        }
+        let text = text(message)?;
+        let logprobs = logprobs::decode(value.get("logprobs"), self.alternatives);
+        self.has_token |= !text.is_empty() || !logprobs.is_empty() || has_hidden_tokens(message);
+        if !text.is_empty() || !logprobs.is_empty() {
+            if state.finished {
+                return Err(malformed("text came after the end of its choice"));
+            }
+            self.answer_bytes = self.answer_bytes.saturating_add(text.len());
+            events.push(Event::Delta { choice: index as u32, text, logprobs });
+        }
+        let reason = value.get("finish_reason").and_then(Value::as_str);
+        // Some servers repeat the reason in the chunk that brings the usage.
+        if let Some(reason) = reason.map(finish_reason::decode).transpose()?.flatten() {
+            self.end_choice(index, reason, events);
+        }
+        if let Some(state) = self.choices.get_mut(index) {
+            state.blank_reason = reason == Some("");
+        }
+        if form == Form::Whole && reason.is_none() {
+            // The body is whole, so the answer is; this server does not say why it ended.
+            self.end_choice(index, self.likely_reason(), events);
+        }
+        Ok(())
+    }
+
+    fn end_choice(&mut self, index: usize, reason: FinishReason, events: &mut Vec<Event>) {
+        if let Some(state) = self.choices.get_mut(index).filter(|state| !state.finished) {
+            state.finished = true;
+            self.has_token = true;
+            events.push(Event::Finished { choice: index as u32, reason });
+        }
+    }
+
+    /// An explicit end of the stream completes a choice whose server writes empty reasons.
+    pub(crate) fn accept_blank_reason(&mut self, index: usize, events: &mut Vec<Event>) {
+        if self.choices.get(index).is_some_and(|state| state.blank_reason) {
+            self.end_choice(index, self.likely_reason(), events);
+        }
+    }
+
+    /// Why an answer ended whose backend does not say: by the limit when the limit was reached.
+    fn likely_reason(&self) -> FinishReason {
+        let limit = self.max_tokens.map(|limit| u64::from(limit).saturating_mul(self.choices.len() as u64));
+        match (self.usage, limit) {
+            (Some(usage), Some(limit)) if usage.completion_tokens() >= limit => FinishReason::Length,
+            _ => FinishReason::Stop,
+        }
+    }
+
+    fn complete(&mut self, events: &mut Vec<Event>) -> Result<(), Error> {
+        let finished = self.choices.iter().filter(|state| state.finished).count();
+        if finished < self.choices.len() {
+            return Err(Error::new(
+                ErrorKind::Upstream,
+                format!(
+                    "The backend's answer was cut: {finished} of {} choices came to an end. Ask again.",
+                    self.choices.len()
+                ),
+            ));
+        }
+        self.done = true;
+        events.push(Event::Done { usage: self.usage.unwrap_or_else(|| self.estimate()) });
+        Ok(())
+    }
+
+    /// About four bytes of text make a token.
+    fn estimate(&self) -> Usage {
+        Usage {
+            input: self.prompt_bytes.div_ceil(4) as u64,
+            output: self.answer_bytes.div_ceil(4) as u64,
+            ..Usage::default()
+        }
+    }
+}
+
+fn prompt_bytes(prompt: &Prompt) -> usize {
+    match prompt {
+        Prompt::Chat(messages) => messages.iter().map(|message| message.content.len()).sum(),
+        Prompt::Text { text, suffix } => text.len() + suffix.as_ref().map_or(0, String::len),
+        Prompt::Tokens(tokens) => tokens.len().saturating_mul(4),
+    }
+}
+
+/// The text of a delta, of a message, or of a choice of the completions route.
+fn text(message: &Value) -> Result<String, Error> {
+    let mut text = String::new();
+    // A refusal is what the model answers instead.
+    for name in ["content", "text", "refusal"] {
+        match message.get(name) {
+            None | Some(Value::Null) => {}
+            Some(Value::String(piece)) => text.push_str(piece),
+            Some(Value::Array(parts)) => {
+                for part in
+                    parts.iter().filter(|part| part.get("type").and_then(Value::as_str) == Some("text"))
+                {
+                    text.push_str(part.get("text").and_then(Value::as_str).unwrap_or_default());
+                }
+            }
+            Some(_) => return Err(malformed("a choice has text that is no text")),
+        }
+    }
+    Ok(text)
+}
+
+/// Whether a delta shows that tokens are produced which are not part of the answer's text.
+fn has_hidden_tokens(message: &Value) -> bool {
+    ["reasoning_content", "reasoning", "tool_calls"].iter().any(|name| match message.get(name) {
+        Some(Value::String(text)) => !text.is_empty(),
+        Some(Value::Array(items)) => !items.is_empty(),
+        _ => false,
+    })
+}
+
+pub(crate) fn malformed(what: &str) -> Error {
+    Error::new(ErrorKind::Upstream, format!("The backend's answer cannot be read: {what}."))
+}

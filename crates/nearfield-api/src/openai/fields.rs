@@ -1,0 +1,166 @@
+//! Takes a request's fields one by one, so that what is left over can be refused by name.
+
+use serde_json::{Map, Value};
+
+use crate::json::shorten;
+use crate::{Error, ErrorKind};
+
+/// The fields of one JSON object that nobody has asked for yet.
+#[derive(Debug)]
+pub(crate) struct Fields {
+    map: Map<String, Value>,
+    /// Where the object stands, as the prefix of a field's path: empty, or `messages[2].`.
+    path: String,
+}
+
+/// Numbers that a field may hold, ends included.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Range {
+    pub(crate) low: f64,
+    pub(crate) high: f64,
+}
+
+impl Fields {
+    /// The fields of `value`, which stands at `at` (empty for the body itself).
+    pub(crate) fn of(value: Value, at: &str) -> Result<Self, Error> {
+        let path = if at.is_empty() { String::new() } else { format!("{at}.") };
+        match value {
+            Value::Object(map) => Ok(Self { map, path }),
+            _ if at.is_empty() => {
+                Err(Error::new(ErrorKind::InvalidRequest, "The body must be a JSON object.")
+                    .with_code("invalid_type"))
+            }
+            other => Err(wrong_type(at, "an object", &other)),
+        }
+    }
+
+    /// A field's full path, for messages.
+    pub(crate) fn path_of(&self, name: &str) -> String {
+        format!("{}{name}", self.path)
+    }
+
+    /// Takes a field; `null` counts as absent, as everywhere in this dialect.
+    pub(crate) fn take(&mut self, name: &str) -> Option<Value> {
+        self.map.remove(name).filter(|value| !value.is_null())
+    }
+
+    /// Takes a field that must be there.
+    pub(crate) fn required(&mut self, name: &str) -> Result<Value, Error> {
+        self.take(name).ok_or_else(|| {
+            let path = self.path_of(name);
+            Error::invalid(&path, format!("`{path}` is missing.")).with_code("missing_required_parameter")
+        })
+    }
+
+    pub(crate) fn bool(&mut self, name: &str) -> Result<Option<bool>, Error> {
+        match self.take(name) {
+            None => Ok(None),
+            Some(Value::Bool(value)) => Ok(Some(value)),
+            Some(other) => Err(wrong_type(&self.path_of(name), "true or false", &other)),
+        }
+    }
+
+    pub(crate) fn string(&mut self, name: &str) -> Result<Option<String>, Error> {
+        match self.take(name) {
+            None => Ok(None),
+            Some(Value::String(value)) => Ok(Some(value)),
+            Some(other) => Err(wrong_type(&self.path_of(name), "a string", &other)),
+        }
+    }
+
+    /// A number inside a range.
+    pub(crate) fn number(&mut self, name: &str, range: Range) -> Result<Option<f32>, Error> {
+        let path = self.path_of(name);
+        self.take(name).map(|value| number(&path, &value, range)).transpose()
+    }
+
+    /// A whole number inside a range.
+    pub(crate) fn integer(&mut self, name: &str, low: i64, high: i64) -> Result<Option<i64>, Error> {
+        let path = self.path_of(name);
+        let Some(value) = self.take(name) else { return Ok(None) };
+        if !value.is_i64() && !value.is_u64() {
+            return Err(wrong_type(&path, "a whole number", &value));
+        }
+        match value.as_i64() {
+            Some(number) if (low..=high).contains(&number) => Ok(Some(number)),
+            _ => Err(out_of_range(&path, &format!("from {low} to {high}"), &value)),
+        }
+    }
+
+    /// A whole number from `low` to the largest `u32`.
+    pub(crate) fn count(&mut self, name: &str, low: u32) -> Result<Option<u32>, Error> {
+        let number = self.integer(name, i64::from(low), i64::from(u32::MAX))?;
+        Ok(number.and_then(|number| u32::try_from(number).ok()))
+    }
+
+    /// Takes a field that we do not support, unless its value says what we do anyway.
+    pub(crate) fn refuse(
+        &mut self,
+        name: &str,
+        harmless: impl FnOnce(&Value) -> bool,
+        instead: &str,
+    ) -> Result<(), Error> {
+        match self.take(name) {
+            Some(value) if !harmless(&value) => Err(unsupported(&self.path_of(name), instead)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Ends the object: a field that nobody took is an error that names it.
+    pub(crate) fn finish(self) -> Result<(), Error> {
+        // A null asks for nothing, even of a field that we do not know.
+        match self.map.iter().find(|(_, value)| !value.is_null()) {
+            None => Ok(()),
+            Some((name, _)) => {
+                let path = format!("{}{}", self.path, shorten(name));
+                Err(Error::invalid(
+                    &path,
+                    format!("`{path}` is not a field that Nearfield knows here; remove it."),
+                )
+                .with_code("unknown_parameter"))
+            }
+        }
+    }
+}
+
+/// A number inside a range, as f32.
+pub(crate) fn number(path: &str, value: &Value, range: Range) -> Result<f32, Error> {
+    match value.as_f64() {
+        Some(number) if (range.low..=range.high).contains(&number) => Ok(number as f32),
+        Some(_) => Err(out_of_range(path, &format!("from {} to {}", range.low, range.high), value)),
+        None => Err(wrong_type(path, "a number", value)),
+    }
+}
+
+/// The error for a value of the wrong JSON type. The value itself is not quoted: it may be a prompt.
+pub(crate) fn wrong_type(path: &str, expected: &str, found: &Value) -> Error {
+    let found = match found {
+        Value::Null => "null",
+        Value::Bool(_) => "a boolean",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a string",
+        Value::Array(_) => "an array",
+        Value::Object(_) => "an object",
+    };
+    Error::invalid(path, format!("`{path}` must be {expected}, not {found}.")).with_code("invalid_type")
+}
+
+/// The error for a number outside its range.
+pub(crate) fn out_of_range(path: &str, range: &str, found: &Value) -> Error {
+    Error::invalid(path, format!("`{path}` must be {range}, not {found}.")).with_code("invalid_value")
+}
+
+/// The error for a value that cannot be accepted.
+pub(crate) fn invalid_value(path: &str, must: &str) -> Error {
+    Error::invalid(path, format!("`{path}` {must}.")).with_code("invalid_value")
+}
+
+/// The error for a field that would change the answer and is not supported.
+pub(crate) fn unsupported(path: &str, instead: &str) -> Error {
+    Error::invalid(path, format!("`{path}` is not supported; {instead}.")).with_code("unsupported_parameter")
+}
+
+/// The error for more of something than the limits allow.
+pub(crate) fn too_many(path: &str, what: &str, limit: usize) -> Error {
+    Error::invalid(path, format!("`{path}` has more than {limit} {what}.")).with_code("request_too_large")
+}

@@ -1,0 +1,7 @@
+//! Integration tests: whole answers through the codecs, and recorded exchanges.
+
+#![expect(clippy::unwrap_used, clippy::panic, clippy::print_stderr, reason = "test code")]
+
+mod answers;
+mod cassettes;
+mod streams;
