@@ -1,0 +1,498 @@
+//! The journal: the append-only file of one process that admission and ends are written to.
+//!
+//! Each process that opens a ledger has an owner name, `<pid>-<uuid>`, and two files under it: `<owner>.lock`, which
+//! it holds locked while it lives, and `<owner>.journal`. A lock that can be taken belongs to a process that died.
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Notify;
+
+use crate::StoreError;
+use crate::record::{Record, decode, encode};
+
+/// How much of a journal is read at once.
+const BATCH: u64 = 1024 * 1024;
+/// The most unread bytes that compaction copies while writers wait.
+const MAX_TAIL: u64 = 64 * 1024;
+
+/// The journal of this process.
+#[derive(Debug)]
+pub(crate) struct Journal {
+    owner: String,
+    path: PathBuf,
+    lock_path: PathBuf,
+    state: Mutex<State>,
+    /// Told when something was appended.
+    pub(crate) appended: Notify,
+    /// Held for as long as the journal is ours.
+    _lock: File,
+}
+
+#[derive(Debug)]
+struct State {
+    file: File,
+    /// Bytes of whole writes.
+    length: u64,
+    /// Whether a failed write left bytes behind `length` that could not be cut off.
+    torn: bool,
+    /// Ends that could not be written. They go before whatever is written next; their number is bounded by that of
+    /// the requests that are under way, since none is admitted while they wait.
+    backlog: Vec<u8>,
+    /// Requests that were admitted and have not ended.
+    open: u64,
+    /// Whether the files are gone.
+    removed: bool,
+}
+
+impl Journal {
+    /// Makes the files of a new owner in `folder`.
+    pub(crate) fn create(folder: &Path) -> Result<Self, StoreError> {
+        let owner = format!("{}-{}", std::process::id(), uuid::Uuid::now_v7().simple());
+        let path = journal_path(folder, &owner);
+        let lock_path = lock_path(folder, &owner);
+        // Locked before it has the name by which others look for it, so nobody ever finds it unlocked while we live.
+        let unnamed = folder.join(format!("{owner}.lock.new"));
+        let lock = private(OpenOptions::new().write(true).create_new(true)).open(&unnamed);
+        let lock = lock.map_err(failed("create", &unnamed))?;
+        lock.lock().map_err(failed("lock", &unnamed))?;
+        fs::rename(&unnamed, &lock_path).map_err(failed("create", &lock_path))?;
+        let file = private(OpenOptions::new().append(true).create_new(true)).open(&path);
+        let file = file.map_err(failed("create", &path))?;
+        Ok(Self::over(owner, path, lock_path, file, lock))
+    }
+
+    fn over(owner: String, path: PathBuf, lock_path: PathBuf, file: File, lock: File) -> Self {
+        let state = State { file, length: 0, torn: false, backlog: Vec::new(), open: 0, removed: false };
+        Self { owner, path, lock_path, state: Mutex::new(state), appended: Notify::new(), _lock: lock }
+    }
+
+    /// The name that rows and files of this process carry.
+    pub(crate) fn owner(&self) -> &str {
+        &self.owner
+    }
+
+    /// A reader from the start of the file.
+    pub(crate) fn reader(&self) -> Result<Reader, StoreError> {
+        Reader::open(&self.path)
+    }
+
+    /// Writes the records that admit a request or let it go on, in one `write`. When this fails nothing of them stays
+    /// in the journal, and what they record must not happen.
+    pub(crate) fn append(&self, records: &[Record]) -> Result<(), StoreError> {
+        let bytes = encode(records)?;
+        let mut state = self.state();
+        if state.removed {
+            return Err(StoreError::Closed);
+        }
+        state.write_backlog().and_then(|()| state.write(&bytes)).map_err(|source| self.failed(source))?;
+        let admitted = records.iter().filter(|record| matches!(record, Record::Admitted(_))).count();
+        state.open += admitted as u64;
+        drop(state);
+        self.appended.notify_one();
+        Ok(())
+    }
+
+    /// Writes the records of something that has happened already. When that fails they are kept and written as soon
+    /// as it is possible again.
+    pub(crate) fn append_ended(&self, records: &[Record]) -> Result<(), StoreError> {
+        let bytes = encode(records)?;
+        let mut state = self.state();
+        let ended = records.iter().filter(|record| matches!(record, Record::Ended(_))).count();
+        state.open = state.open.saturating_sub(ended as u64);
+        state.backlog.extend_from_slice(&bytes);
+        let result = state.write_backlog();
+        drop(state);
+        self.appended.notify_one();
+        result.map_err(|source| self.failed(source))
+    }
+
+    /// Writes what an earlier failure kept back. Whether anything still waits.
+    pub(crate) fn retry(&self) -> bool {
+        let mut state = self.state();
+        state.write_backlog().is_err()
+    }
+
+    /// Drops the first `applied` bytes of the file, which the database holds, unless more than a little is behind
+    /// them. A reader has to be opened anew when this returns `true`.
+    pub(crate) fn compact(&self, applied: u64) -> Result<bool, StoreError> {
+        let mut state = self.state();
+        let tail_length = state.length.saturating_sub(applied);
+        if tail_length > MAX_TAIL || state.torn || applied > state.length {
+            return Ok(false);
+        }
+        let rewrite = || -> io::Result<File> {
+            let mut tail = Vec::new();
+            let mut old = File::open(&self.path)?;
+            old.seek(SeekFrom::Start(applied))?;
+            old.take(tail_length).read_to_end(&mut tail)?;
+            let new = self.path.with_extension("journal.new");
+            let mut file = private(OpenOptions::new().append(true).create(true)).open(&new)?;
+            // A leftover of an earlier failure.
+            file.set_len(0)?;
+            file.write_all(&tail)?;
+            fs::rename(&new, &self.path)?;
+            Ok(file)
+        };
+        state.file = rewrite().map_err(failed("rewrite", &self.path))?;
+        state.length = tail_length;
+        Ok(true)
+    }
+
+    /// Removes the files, provided that all is in the database and no request is open. Whether that was so.
+    pub(crate) fn remove(&self, applied: u64) -> Result<bool, StoreError> {
+        let mut state = self.state();
+        if state.removed {
+            return Ok(true);
+        }
+        if state.open > 0 || !state.backlog.is_empty() || state.length > applied {
+            return Ok(false);
+        }
+        state.removed = true;
+        fs::remove_file(&self.path).map_err(failed("remove", &self.path))?;
+        fs::remove_file(&self.lock_path).map_err(failed("remove", &self.lock_path))?;
+        Ok(true)
+    }
+
+    /// A panic cannot leave the state half changed, so a poisoned lock is still good.
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn failed(&self, source: io::Error) -> StoreError {
+        StoreError::Journal { path: self.path.clone(), source }
+    }
+}
+
+impl State {
+    fn write_backlog(&mut self) -> io::Result<()> {
+        if self.backlog.is_empty() {
+            return Ok(());
+        }
+        let backlog = std::mem::take(&mut self.backlog);
+        let result = self.write(&backlog);
+        if result.is_err() {
+            self.backlog = backlog;
+        }
+        result
+    }
+
+    /// Writes all of `bytes` or nothing.
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if self.torn && self.file.set_len(self.length).is_ok() {
+            self.torn = false;
+        }
+        if self.torn {
+            return Err(io::Error::other("the remains of a failed write cannot be cut off"));
+        }
+        let result = self.file.write_all(bytes);
+        match &result {
+            Ok(()) => self.length += bytes.len() as u64,
+            Err(_) => self.torn = self.file.set_len(self.length).is_err(),
+        }
+        result
+    }
+}
+
+/// What a batch of a journal holds.
+#[derive(Debug, Default)]
+pub(crate) struct Batch {
+    pub(crate) records: Vec<Record>,
+    /// Whole lines that are not records.
+    pub(crate) damaged: u64,
+    /// Bytes behind the last line feed.
+    pub(crate) torn: u64,
+    /// Whether the file ends here.
+    pub(crate) last: bool,
+}
+
+/// Reads a journal from the start, batch by batch.
+#[derive(Debug)]
+pub(crate) struct Reader {
+    file: File,
+    path: PathBuf,
+    offset: u64,
+}
+
+impl Reader {
+    pub(crate) fn open(path: &Path) -> Result<Self, StoreError> {
+        let file = File::open(path).map_err(failed("open", path))?;
+        Ok(Self { file, path: path.to_owned(), offset: 0 })
+    }
+
+    /// Bytes read, always at the start of a record.
+    pub(crate) fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    /// Returns to an earlier [`Reader::offset`].
+    pub(crate) fn return_to(&mut self, offset: u64) {
+        self.offset = offset;
+    }
+
+    /// The records up to the last line feed of the next megabyte.
+    pub(crate) fn next_batch(&mut self) -> Result<Batch, StoreError> {
+        let mut bytes = Vec::new();
+        let mut read = || {
+            self.file.seek(SeekFrom::Start(self.offset))?;
+            (&self.file).take(BATCH).read_to_end(&mut bytes)
+        };
+        let length = read().map_err(failed("read", &self.path))? as u64;
+        let mut batch = Batch { last: length < BATCH, ..Batch::default() };
+        let whole = match bytes.iter().rposition(|&byte| byte == b'\n') {
+            Some(end) => end + 1,
+            // A line longer than any record: its parts are damage.
+            None if !batch.last => bytes.len(),
+            None => 0,
+        };
+        let (lines, rest) = bytes.split_at(whole);
+        batch.torn = if batch.last { rest.len() as u64 } else { 0 };
+        for line in lines.split(|&byte| byte == b'\n').filter(|line| !line.is_empty()) {
+            match decode(line) {
+                Some(record) => batch.records.push(record),
+                None => batch.damaged += 1,
+            }
+        }
+        self.offset += whole as u64;
+        Ok(batch)
+    }
+}
+
+/// The journal of a process that died, taken over.
+#[derive(Debug)]
+pub(crate) struct Orphan {
+    pub(crate) owner: String,
+    journal: PathBuf,
+    lock_path: PathBuf,
+    _lock: File,
+}
+
+impl Orphan {
+    /// Takes over every journal in `folder` whose process is gone.
+    pub(crate) fn find(folder: &Path) -> Result<Vec<Self>, StoreError> {
+        let mut orphans = Vec::new();
+        for entry in fs::read_dir(folder).map_err(failed("list", folder))? {
+            let name = entry.map_err(failed("list", folder))?.file_name();
+            let Some(owner) = name.to_str().and_then(|name| name.strip_suffix(".lock")) else { continue };
+            let lock_path = lock_path(folder, owner);
+            let lock = match File::open(&lock_path) {
+                Ok(lock) => lock,
+                // Another process took it over and is done with it.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                Err(error) => return Err(failed("open", &lock_path)(error)),
+            };
+            match lock.try_lock() {
+                Ok(()) => {
+                    let journal = journal_path(folder, owner);
+                    orphans.push(Self { owner: owner.to_owned(), journal, lock_path, _lock: lock });
+                }
+                Err(TryLockError::WouldBlock) => {}
+                Err(TryLockError::Error(error)) => return Err(failed("lock", &lock_path)(error)),
+            }
+        }
+        Ok(orphans)
+    }
+
+    /// A reader of its journal; `None` when the process died before it had one, or another has carried it over.
+    pub(crate) fn reader(&self) -> Result<Option<Reader>, StoreError> {
+        match Reader::open(&self.journal) {
+            Ok(reader) => Ok(Some(reader)),
+            Err(StoreError::File { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Removes the files, once all is in the database. A journal with damage is kept as `<owner>.damaged`.
+    pub(crate) fn remove(self, damaged: bool) -> Result<(), StoreError> {
+        let done = |result: io::Result<()>| match result {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            other => other,
+        };
+        let journal = if damaged {
+            fs::rename(&self.journal, self.journal.with_extension("damaged"))
+        } else {
+            fs::remove_file(&self.journal)
+        };
+        done(journal).map_err(failed("remove", &self.journal))?;
+        // Half a compaction.
+        let _ = fs::remove_file(self.journal.with_extension("journal.new"));
+        done(fs::remove_file(&self.lock_path)).map_err(failed("remove", &self.lock_path))
+    }
+}
+
+/// Whether an owner's process may still live or its journal still wait.
+pub(crate) fn has_files(folder: &Path, owner: &str) -> bool {
+    lock_path(folder, owner).exists()
+}
+
+fn journal_path(folder: &Path, owner: &str) -> PathBuf {
+    folder.join(format!("{owner}.journal"))
+}
+
+fn lock_path(folder: &Path, owner: &str) -> PathBuf {
+    folder.join(format!("{owner}.lock"))
+}
+
+/// Makes the error of a failed file operation.
+pub(crate) fn failed(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StoreError + use<> {
+    let path = path.to_owned();
+    move |source| StoreError::File { what, path, source }
+}
+
+/// Lets only this user read what is created.
+pub(crate) fn private(options: &mut OpenOptions) -> &mut OpenOptions {
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(options, 0o600);
+    options
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::{Admitted, Ended};
+    use crate::row::Outcome;
+
+    fn admitted(id: &str) -> Record {
+        Record::Admitted(Admitted {
+            id: id.to_owned(),
+            time: 0,
+            key_id: None,
+            model: "m".to_owned(),
+            reason: "local-only".to_owned(),
+            policy_hash: "0".to_owned(),
+        })
+    }
+
+    fn ended(id: &str) -> Record {
+        Record::Ended(Ended {
+            id: id.to_owned(),
+            outcome: Outcome::Done,
+            reason: None,
+            usage: None,
+            ttft_us: None,
+            duration_us: 1,
+            cost: None,
+            counterfactual: None,
+            energy_joules: None,
+            numerics: None,
+        })
+    }
+
+    fn read_all(journal: &Journal) -> (Vec<Record>, u64, u64) {
+        let mut reader = journal.reader().unwrap();
+        let (mut records, mut damaged) = (Vec::new(), 0);
+        loop {
+            let batch = reader.next_batch().unwrap();
+            records.extend(batch.records);
+            damaged += batch.damaged;
+            if batch.last {
+                return (records, damaged, batch.torn);
+            }
+        }
+    }
+
+    #[test]
+    fn a_torn_last_record_is_told_and_the_rest_is_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let journal = Journal::create(folder.path()).unwrap();
+        journal.append(&[admitted("a")]).unwrap();
+        journal.append(&[admitted("b")]).unwrap();
+        let bytes = fs::read(&journal.path).unwrap();
+        for cut in 1..20 {
+            fs::write(&journal.path, &bytes[..bytes.len() - cut]).unwrap();
+            let (records, damaged, torn) = read_all(&journal);
+            assert_eq!(records, [admitted("a")]);
+            assert_eq!((damaged, torn), (0, (bytes.len() / 2 - cut) as u64));
+        }
+    }
+
+    #[test]
+    fn damage_in_the_middle_costs_one_record() {
+        let folder = tempfile::tempdir().unwrap();
+        let journal = Journal::create(folder.path()).unwrap();
+        for id in ["a", "b", "c"] {
+            journal.append(&[admitted(id)]).unwrap();
+        }
+        let mut bytes = fs::read(&journal.path).unwrap();
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        fs::write(&journal.path, &bytes).unwrap();
+        assert_eq!(read_all(&journal), (vec![admitted("a"), admitted("c")], 1, 0));
+
+        fs::write(&journal.path, vec![b'x'; 3 * BATCH as usize]).unwrap();
+        let (records, damaged, _) = read_all(&journal);
+        assert!(records.is_empty() && damaged > 0);
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn a_full_disk_admits_nothing_and_keeps_ends() {
+        let folder = tempfile::tempdir().unwrap();
+        let good = Journal::create(folder.path()).unwrap();
+        let full = OpenOptions::new().append(true).open("/dev/full").unwrap();
+        let lock = File::open(folder.path().join(format!("{}.lock", good.owner))).unwrap();
+        let (owner, path, lock_path) = (good.owner.clone(), good.path.clone(), good.lock_path.clone());
+        let journal = Journal::over(owner, path, lock_path, full, lock);
+
+        let error = journal.append(&[admitted("a")]).unwrap_err();
+        assert!(error.to_string().contains("free disk space"), "{error}");
+        assert!(journal.append_ended(&[ended("b")]).is_err());
+        assert!(journal.retry(), "still full");
+
+        // Space again: the end that was kept comes first.
+        let file = OpenOptions::new().append(true).open(&good.path).unwrap();
+        {
+            let mut state = journal.state();
+            state.file = file;
+        }
+        journal.append(&[admitted("c")]).unwrap();
+        assert_eq!(read_all(&good).0, [ended("b"), admitted("c")]);
+    }
+
+    #[test]
+    fn compaction_keeps_what_is_not_applied() {
+        let folder = tempfile::tempdir().unwrap();
+        let journal = Journal::create(folder.path()).unwrap();
+        journal.append(&[admitted("a")]).unwrap();
+        let mut reader = journal.reader().unwrap();
+        reader.next_batch().unwrap();
+        journal.append(&[admitted("b")]).unwrap();
+        assert!(journal.compact(reader.offset()).unwrap());
+        journal.append(&[admitted("c")]).unwrap();
+        assert_eq!(read_all(&journal).0, [admitted("b"), admitted("c")]);
+    }
+
+    #[test]
+    #[cfg(unix)]
+    fn files_are_private() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().unwrap();
+        let journal = Journal::create(folder.path()).unwrap();
+        journal.append(&[admitted("a")]).unwrap();
+        journal.compact(0).unwrap();
+        for entry in fs::read_dir(folder.path()).unwrap() {
+            let mode = entry.unwrap().metadata().unwrap().permissions().mode();
+            assert_eq!(mode & 0o777, 0o600);
+        }
+    }
+
+    #[test]
+    fn a_living_owner_is_no_orphan() {
+        let folder = tempfile::tempdir().unwrap();
+        let living = Journal::create(folder.path()).unwrap();
+        let dead = Journal::create(folder.path()).unwrap();
+        let name = dead.owner.clone();
+        drop(dead);
+        let orphans = Orphan::find(folder.path()).unwrap();
+        assert_eq!(orphans.iter().map(|orphan| &orphan.owner).collect::<Vec<_>>(), [&name]);
+        // While one process carries a journal over, another leaves it alone.
+        assert!(Orphan::find(folder.path()).unwrap().is_empty());
+        for orphan in orphans {
+            orphan.remove(false).unwrap();
+        }
+        assert!(!has_files(folder.path(), &name));
+        assert!(has_files(folder.path(), living.owner()));
+    }
+}

@@ -1,0 +1,225 @@
+//! Records of the journal and their framing: one line each, `crc32 json`, where the checksum is of the JSON's bytes in
+//! eight hexadecimal digits. JSON escapes line feeds, so a line feed always ends a record, and a record that a crash
+//! or a full disk cut short is told by its missing end or its checksum.
+
+use std::time::Duration;
+
+use nearfield_api::Usage;
+use serde::{Deserialize, Serialize};
+
+use crate::row::{Counterfactual, Outcome};
+use crate::{NanoDollars, StoreError};
+
+/// The most bytes of one record, its line feed included.
+pub(crate) const MAX_RECORD: usize = 64 * 1024;
+
+/// One thing that happened to a request.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "record", rename_all = "snake_case")]
+pub(crate) enum Record {
+    /// The request was admitted.
+    Admitted(Admitted),
+    /// A backend is about to get it.
+    AttemptStarted(AttemptStarted),
+    /// That backend is done with it.
+    AttemptEnded(AttemptEnded),
+    /// The request is over.
+    Ended(Ended),
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Admitted {
+    pub(crate) id: String,
+    /// Microseconds since 1970, UTC.
+    pub(crate) time: i64,
+    pub(crate) key_id: Option<String>,
+    pub(crate) model: String,
+    pub(crate) reason: String,
+    pub(crate) policy_hash: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct AttemptStarted {
+    pub(crate) id: String,
+    /// Position in the request's list of attempts, from 0.
+    pub(crate) position: u32,
+    pub(crate) backend: String,
+    pub(crate) locality: String,
+    pub(crate) why: String,
+    pub(crate) bytes_out: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct AttemptEnded {
+    pub(crate) id: String,
+    pub(crate) position: u32,
+    pub(crate) outcome: Outcome,
+    pub(crate) usage: Option<Tokens>,
+    pub(crate) cost: Option<NanoDollars>,
+    pub(crate) price: Option<String>,
+    pub(crate) duration_us: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Ended {
+    pub(crate) id: String,
+    pub(crate) outcome: Outcome,
+    pub(crate) reason: Option<String>,
+    pub(crate) usage: Option<Tokens>,
+    pub(crate) ttft_us: Option<u64>,
+    pub(crate) duration_us: u64,
+    pub(crate) cost: Option<NanoDollars>,
+    pub(crate) counterfactual: Option<Counterfactual>,
+    pub(crate) energy_joules: Option<f64>,
+    pub(crate) numerics: Option<String>,
+}
+
+/// [`Usage`] as it is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Tokens {
+    pub(crate) input: u64,
+    pub(crate) cached_input: u64,
+    pub(crate) output: u64,
+    pub(crate) reasoning: u64,
+    pub(crate) measured: bool,
+}
+
+impl From<Usage> for Tokens {
+    fn from(usage: Usage) -> Self {
+        let Usage { input, cached_input, output, reasoning, measured } = usage;
+        Self { input, cached_input, output, reasoning, measured }
+    }
+}
+
+/// Whole microseconds.
+pub(crate) fn microseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
+}
+
+/// The bytes of some records, one line each.
+pub(crate) fn encode(records: &[Record]) -> Result<Vec<u8>, StoreError> {
+    let mut lines = Vec::with_capacity(records.len() * 384);
+    for record in records {
+        let json = serde_json::to_string(record)?;
+        let bytes = json.len() + 10;
+        if bytes > MAX_RECORD {
+            return Err(StoreError::RecordTooLarge { bytes });
+        }
+        lines.extend_from_slice(format!("{:08x} ", crc32(json.as_bytes())).as_bytes());
+        lines.extend_from_slice(json.as_bytes());
+        lines.push(b'\n');
+    }
+    Ok(lines)
+}
+
+/// Reads one line without its line feed; `None` when it is damaged.
+pub(crate) fn decode(line: &[u8]) -> Option<Record> {
+    let (checksum, json) = line.split_at_checked(8)?;
+    let json = json.strip_prefix(b" ")?;
+    if format!("{:08x}", crc32(json)).as_bytes() != checksum {
+        return None;
+    }
+    serde_json::from_slice(json).ok()
+}
+
+/// CRC-32 with the reflected polynomial 0xEDB88320, as in Ethernet and gzip.
+fn crc32(bytes: &[u8]) -> u32 {
+    const TABLE: [u32; 256] = {
+        let mut table = [0; 256];
+        let mut at = 0;
+        while at < 256 {
+            let mut value = at as u32;
+            let mut bit = 0;
+            while bit < 8 {
+                value = if value & 1 == 1 { (value >> 1) ^ 0xEDB8_8320 } else { value >> 1 };
+                bit += 1;
+            }
+            table[at] = value;
+            at += 1;
+        }
+        table
+    };
+    !bytes.iter().fold(!0, |sum: u32, &byte| (sum >> 8) ^ TABLE[((sum ^ u32::from(byte)) & 0xff) as usize])
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn checksum_is_the_common_one() {
+        assert_eq!(crc32(b"123456789"), 0xCBF4_3926);
+    }
+
+    fn any_record() -> impl Strategy<Value = Record> {
+        let text = ".{0,40}";
+        let admitted =
+            (text, any::<i64>(), proptest::option::of(text), text).prop_map(|(id, time, key_id, model)| {
+                Record::Admitted(Admitted {
+                    id,
+                    time,
+                    key_id,
+                    model,
+                    reason: "local-only".to_owned(),
+                    policy_hash: "0".repeat(16),
+                })
+            });
+        let ended =
+            (text, any::<[u64; 5]>(), any::<i64>(), proptest::option::of(any::<u32>().prop_map(f64::from)))
+                .prop_map(|(id, [input, cached_input, output, reasoning, time], cost, energy_joules)| {
+                    Record::Ended(Ended {
+                        id,
+                        outcome: Outcome::Error("upstream".to_owned()),
+                        reason: None,
+                        usage: Some(Tokens { input, cached_input, output, reasoning, measured: true }),
+                        ttft_us: None,
+                        duration_us: time,
+                        cost: Some(NanoDollars(cost)),
+                        counterfactual: None,
+                        energy_joules,
+                        numerics: None,
+                    })
+                });
+        prop_oneof![admitted, ended]
+    }
+
+    proptest! {
+        #[test]
+        fn records_survive_a_round_trip(record in any_record()) {
+            let bytes = encode(std::slice::from_ref(&record)).unwrap();
+            let (end, line) = bytes.split_last().unwrap();
+            prop_assert_eq!(*end, b'\n');
+            prop_assert!(!line.contains(&b'\n'));
+            prop_assert_eq!(decode(line), Some(record));
+        }
+
+        #[test]
+        fn any_flipped_byte_is_noticed(record in any_record(), at in any::<prop::sample::Index>(), flip in 1_u8..) {
+            let mut bytes = encode(&[record]).unwrap();
+            bytes.pop();
+            let at = at.index(bytes.len());
+            bytes[at] ^= flip;
+            prop_assert_eq!(decode(&bytes), None);
+        }
+
+        #[test]
+        fn noise_is_never_a_record(noise in proptest::collection::vec(any::<u8>(), 0..200)) {
+            prop_assert_eq!(decode(&noise), None);
+        }
+    }
+
+    #[test]
+    fn a_record_without_bounds_is_refused() {
+        let record = Record::Admitted(Admitted {
+            id: "x".to_owned(),
+            time: 0,
+            key_id: None,
+            model: "m".repeat(MAX_RECORD),
+            reason: String::new(),
+            policy_hash: String::new(),
+        });
+        assert!(matches!(encode(&[record]), Err(StoreError::RecordTooLarge { .. })));
+    }
+}

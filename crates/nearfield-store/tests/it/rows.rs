@@ -1,0 +1,224 @@
+//! Rows and sums.
+
+use std::time::Duration;
+
+use nearfield_api::Locality;
+use nearfield_store::{End, Filter, Ledger, NanoDollars, Outcome, StoreError};
+
+use crate::support::{admission, all_rows, attempt_end, complete, end, journal_files, start, usage};
+
+#[tokio::test]
+async fn a_request_becomes_one_row_with_its_attempts() {
+    let folder = tempfile::tempdir().unwrap();
+    let ledger = Ledger::open(folder.path()).await.unwrap();
+    let mut row = ledger.admit(admission("m")).unwrap();
+    let id = row.id().to_owned();
+
+    row.attempt(start("here", Locality::Local)).unwrap();
+    row.end_attempt(attempt_end(Outcome::Error("overloaded".to_owned()), Some(0)));
+    row.attempt(start("cloud", Locality::Cloud)).unwrap();
+    ledger.flush().await.unwrap();
+    let running = ledger.rows(&Filter::default()).await.unwrap();
+    assert_eq!(running.len(), 1);
+    assert_eq!((running[0].outcome.as_ref(), running[0].usage), (None, None));
+    assert_eq!(running[0].backend.as_deref(), Some("cloud"));
+
+    let cost = row.finish(
+        Some(attempt_end(Outcome::Done, Some(70))),
+        End { reason: Some("prefer-local: the local queue is full".to_owned()), ..end(Outcome::Done) },
+    );
+    assert_eq!(cost, Some(NanoDollars(70)));
+    ledger.close().await.unwrap();
+
+    let rows = all_rows(folder.path()).await;
+    let [row] = rows.as_slice() else { panic!("{rows:?}") };
+    assert_eq!(row.id, id);
+    assert_eq!(row.outcome, Some(Outcome::Done));
+    assert_eq!((row.backend.as_deref(), row.locality.as_deref()), (Some("cloud"), Some("cloud")));
+    assert_eq!(row.reason, "prefer-local: the local queue is full");
+    assert_eq!(row.usage, Some(usage()));
+    assert_eq!(row.ttft, Some(Duration::from_millis(12)));
+    assert_eq!(row.cost, Some(NanoDollars(70)));
+    assert_eq!(row.energy_joules, Some(2.5));
+    assert_eq!(row.key_id.as_deref(), Some("key-1"));
+    let outcomes: Vec<String> =
+        row.attempts.iter().map(|attempt| attempt.outcome.as_ref().unwrap().to_string()).collect();
+    assert_eq!(outcomes, ["error:overloaded", "done"]);
+    let sum: NanoDollars = row.attempts.iter().map(|attempt| attempt.cost.unwrap()).sum();
+    assert_eq!(Some(sum), row.cost);
+
+    let json = serde_json::to_value(row).unwrap();
+    for (field, value) in [
+        ("outcome", serde_json::json!("done")),
+        ("input_tokens", serde_json::json!(10)),
+        ("cached_input_tokens", serde_json::json!(3)),
+        ("output_tokens", serde_json::json!(7)),
+        ("reasoning_tokens", serde_json::json!(2)),
+        ("ttft_ms", serde_json::json!(12.0)),
+        ("cost_usd", serde_json::json!(7e-8)),
+        ("counterfactual_usd", serde_json::json!(5e-7)),
+        ("counterfactual_price", serde_json::json!("reference")),
+        ("policy_hash", serde_json::json!("0123456789abcdef")),
+    ] {
+        assert_eq!(json[field], value, "{field}");
+    }
+    assert!(json["time"].as_str().unwrap().ends_with('Z'));
+    assert_eq!(json["attempts"][0]["backend"], "here");
+}
+
+#[tokio::test]
+async fn an_unknown_cost_of_one_attempt_makes_the_sum_unknown() {
+    let folder = tempfile::tempdir().unwrap();
+    let ledger = Ledger::open(folder.path()).await.unwrap();
+    let mut row = ledger.admit(admission("m")).unwrap();
+    row.attempt(start("a", Locality::Cloud)).unwrap();
+    row.end_attempt(attempt_end(Outcome::Error("timeout".to_owned()), None));
+    row.attempt(start("b", Locality::Cloud)).unwrap();
+    assert_eq!(row.finish(Some(attempt_end(Outcome::Done, Some(1))), end(Outcome::Done)), None);
+}
+
+#[tokio::test]
+async fn a_dropped_handle_closes_its_row_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let ledger = Ledger::open(folder.path()).await.unwrap();
+    let mut row = ledger.admit(admission("dropped")).unwrap();
+    row.attempt(start("here", Locality::Local)).unwrap();
+    drop(row);
+    let panicking = ledger.clone();
+    let thread = std::thread::spawn(move || {
+        let _row = panicking.admit(admission("panicked")).unwrap();
+        panic!("on purpose");
+    });
+    assert!(thread.join().is_err());
+    ledger.flush().await.unwrap();
+    let rows = ledger.rows(&Filter::default()).await.unwrap();
+    let outcomes: Vec<String> = rows.iter().map(|row| row.outcome.as_ref().unwrap().to_string()).collect();
+    assert_eq!(outcomes, ["cancelled", "error:internal"]);
+    assert_eq!(rows[0].attempts[0].outcome, Some(Outcome::Cancelled));
+}
+
+#[tokio::test]
+async fn filters_and_sums() {
+    let folder = tempfile::tempdir().unwrap();
+    let ledger = Ledger::open(folder.path()).await.unwrap();
+    complete(&ledger, "small", "here", Locality::Local, Some(100));
+    complete(&ledger, "small", "here", Locality::Local, None);
+    complete(&ledger, "big", "cloud", Locality::Cloud, Some(900));
+    drop(ledger.admit(admission("big")).unwrap());
+    ledger.flush().await.unwrap();
+
+    let count = async |filter: Filter| ledger.rows(&filter).await.unwrap().len();
+    assert_eq!(count(Filter::default()).await, 4);
+    assert_eq!(count(Filter { model: Some("big".to_owned()), ..Filter::default() }).await, 2);
+    assert_eq!(count(Filter { backend: Some("here".to_owned()), ..Filter::default() }).await, 2);
+    assert_eq!(count(Filter { outcome: Some(Outcome::Cancelled), ..Filter::default() }).await, 1);
+    assert_eq!(count(Filter { key_id: Some("other".to_owned()), ..Filter::default() }).await, 0);
+    let rows = ledger.rows(&Filter::default()).await.unwrap();
+    assert_eq!(count(Filter { since: Some(rows[2].time), ..Filter::default() }).await, 2);
+    assert_eq!(count(Filter { until: Some(rows[2].time), ..Filter::default() }).await, 2);
+    assert_eq!(count(Filter { id: Some(rows[1].id.clone()), ..Filter::default() }).await, 1);
+    let newest = ledger.rows(&Filter { limit: Some(2), ..Filter::default() }).await.unwrap();
+    assert_eq!(newest, rows[2..]);
+    assert_eq!(newest[0].attempts.len(), 1);
+
+    let summary = ledger.summary(&Filter::default()).await.unwrap();
+    let names: Vec<_> =
+        summary.lines.iter().map(|line| (line.backend.as_deref(), line.model.as_deref())).collect();
+    assert_eq!(names, [(None, Some("big")), (Some("cloud"), Some("big")), (Some("here"), Some("small"))]);
+    let here = &summary.lines[2];
+    assert_eq!((here.requests, here.done, here.unpriced), (2, 2, 1));
+    assert_eq!((here.input_tokens, here.cached_input_tokens, here.output_tokens), (20, 6, 14));
+    assert_eq!((here.cost, here.counterfactual), (NanoDollars(100), NanoDollars(1000)));
+    // Only the row whose cost is known counts, and the cloud row saves nothing.
+    assert_eq!(here.saved, Some(NanoDollars(400)));
+    assert_eq!(summary.lines[1].saved, None);
+    assert_eq!((summary.total.requests, summary.total.cost), (4, NanoDollars(1000)));
+    assert_eq!(summary.total.saved, Some(NanoDollars(400)));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_at_once_and_two_ledgers_over_one_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    let one = Ledger::open(folder.path()).await.unwrap();
+    let two = Ledger::open(folder.path()).await.unwrap();
+    assert_eq!(two.recovery().journals, 0, "the first still lives");
+    let tasks: Vec<_> = (0..200)
+        .map(|at| {
+            let ledger = if at % 2 == 0 { one.clone() } else { two.clone() };
+            tokio::spawn(async move {
+                let mut row = ledger.admit(admission("m")).unwrap();
+                tokio::task::yield_now().await;
+                row.attempt(start("here", Locality::Local)).unwrap();
+                tokio::task::yield_now().await;
+                row.finish(Some(attempt_end(Outcome::Done, Some(1))), end(Outcome::Done));
+            })
+        })
+        .collect();
+    for task in tasks {
+        task.await.unwrap();
+    }
+    one.close().await.unwrap();
+    two.close().await.unwrap();
+    assert_eq!(journal_files(folder.path()), 0);
+
+    let ledger = Ledger::open(folder.path()).await.unwrap();
+    let summary = ledger.summary(&Filter::default()).await.unwrap();
+    assert_eq!((summary.total.requests, summary.total.done), (200, 200));
+    assert_eq!(summary.total.cost, NanoDollars(200));
+}
+
+#[tokio::test]
+async fn nothing_is_admitted_after_close() {
+    let folder = tempfile::tempdir().unwrap();
+    let ledger = Ledger::open(folder.path()).await.unwrap();
+    let other = ledger.clone();
+    ledger.close().await.unwrap();
+    assert!(matches!(other.admit(admission("m")), Err(StoreError::Closed)));
+    assert!(matches!(other.flush().await, Err(StoreError::Closed)));
+}
+
+#[tokio::test]
+async fn closing_leaves_open_requests_their_journal() {
+    let folder = tempfile::tempdir().unwrap();
+    let ledger = Ledger::open(folder.path()).await.unwrap();
+    let row = ledger.admit(admission("m")).unwrap();
+    ledger.close().await.unwrap();
+    row.finish(None, End::bare(Outcome::Done));
+    // The writer carries over the end and ends itself, for the last handle is gone.
+    let mut waited = 0;
+    while journal_files(folder.path()) > 0 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        waited += 1;
+        assert!(waited < 300, "the journal stays");
+    }
+    assert_eq!(all_rows(folder.path()).await[0].outcome, Some(Outcome::Done));
+}
+
+#[tokio::test]
+async fn a_long_life_does_not_grow_the_journal_for_ever() {
+    let folder = tempfile::tempdir().unwrap();
+    let ledger = Ledger::open(folder.path()).await.unwrap();
+    let survivor = ledger.admit(admission("survivor")).unwrap();
+    // About 4.5 MiB of records with long reasons.
+    for _ in 0..300 {
+        let reason = "r".repeat(15_000);
+        let row = ledger.admit(nearfield_store::Admission { reason, ..admission("m") }).unwrap();
+        row.finish(None, End::bare(Outcome::Done));
+    }
+    ledger.flush().await.unwrap();
+    let size = |suffix: &str| -> u64 {
+        std::fs::read_dir(folder.path().join("journal"))
+            .unwrap()
+            .map(|entry| entry.unwrap())
+            .filter(|entry| entry.file_name().to_string_lossy().ends_with(suffix))
+            .map(|entry| entry.metadata().unwrap().len())
+            .sum()
+    };
+    assert!(size(".journal") < 1024 * 1024, "{}", size(".journal"));
+    complete(&ledger, "after", "here", Locality::Local, Some(1));
+    survivor.finish(None, End::bare(Outcome::Done));
+    ledger.close().await.unwrap();
+    let rows = all_rows(folder.path()).await;
+    assert_eq!(rows.len(), 302);
+    assert!(rows.iter().all(|row| row.outcome == Some(Outcome::Done)));
+}
