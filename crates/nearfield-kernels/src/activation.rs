@@ -1,5 +1,8 @@
 //! Activations as int8 in groups of 32, the form in which integer and FP4 weights meet them.
 
+use std::sync::{Mutex, PoisonError};
+
+use crate::pool::ThreadPool;
 use crate::set::{KernelSet, multiversion};
 
 /// Elements that share one scale.
@@ -30,7 +33,7 @@ pub struct QuantizedRow<'a> {
 }
 
 impl QuantizedRows {
-    /// Quantizes `values`, `rows` rows of `columns` each, row-major.
+    /// Quantizes `values`, `rows` rows of `columns` each, row-major, with the threads of `pool`.
     ///
     /// A group's scale is amax / 127 and its codes are x * (127 / amax), rounded to nearest, ties to even. A group
     /// whose amax is 0 or so small (below 2^-120) that 127 / amax overflows has scale and codes 0; a group with a
@@ -38,7 +41,14 @@ impl QuantizedRows {
     ///
     /// # Panics
     /// If `values` is not `rows * columns` long.
-    pub fn quantize(&mut self, set: KernelSet, values: &[f32], rows: usize, columns: usize) {
+    pub fn quantize(
+        &mut self,
+        set: KernelSet,
+        pool: &mut ThreadPool,
+        values: &[f32],
+        rows: usize,
+        columns: usize,
+    ) {
         assert_eq!(values.len(), rows * columns, "activations must be whole rows");
         let groups = columns.div_ceil(GROUP);
         self.rows = rows;
@@ -46,14 +56,30 @@ impl QuantizedRows {
         self.codes.resize(rows * groups * GROUP, 0);
         self.scales.resize(rows * groups, 0.0);
         self.sums.resize(rows * groups, [0; 2]);
-        for (r, row) in values.chunks_exact(columns.max(1)).enumerate() {
-            quantize_row(
-                set,
-                row,
-                &mut self.codes[r * groups * GROUP..][..groups * GROUP],
-                &mut self.scales[r * groups..][..groups],
-                &mut self.sums[r * groups..][..groups],
-            );
+        let share = if rows < 4 { rows.max(1) } else { rows.div_ceil(pool.threads()) };
+        let parts: Vec<_> = values
+            .chunks((share * columns).max(1))
+            .zip(self.codes.chunks_mut((share * groups * GROUP).max(1)))
+            .zip(self.scales.chunks_mut((share * groups).max(1)))
+            .zip(self.sums.chunks_mut((share * groups).max(1)))
+            .map(|(((values, codes), scales), sums)| Mutex::new((values, codes, scales, sums)))
+            .collect();
+        let quantize_part = |part: &Mutex<(&[f32], &mut [i8], &mut [f32], &mut [[i32; 2]])>| {
+            let mut part = part.lock().unwrap_or_else(PoisonError::into_inner);
+            let (values, codes, scales, sums) = &mut *part;
+            for (r, row) in values.chunks_exact(columns.max(1)).enumerate() {
+                quantize_row(
+                    set,
+                    row,
+                    &mut codes[r * groups * GROUP..][..groups * GROUP],
+                    &mut scales[r * groups..][..groups],
+                    &mut sums[r * groups..][..groups],
+                );
+            }
+        };
+        match parts.as_slice() {
+            [part] => quantize_part(part),
+            parts => pool.run(&|worker| parts.get(worker).map_or((), quantize_part)),
         }
     }
 
@@ -139,7 +165,8 @@ mod tests {
 
     fn quantize(values: &[f32], rows: usize) -> QuantizedRows {
         let mut quantized = QuantizedRows::default();
-        quantized.quantize(KernelSet::Scalar, values, rows, values.len() / rows);
+        let mut pool = ThreadPool::new(1).unwrap();
+        quantized.quantize(KernelSet::Scalar, &mut pool, values, rows, values.len() / rows);
         quantized
     }
 
@@ -183,10 +210,12 @@ mod tests {
                 f32::from_bits((state >> 9) | 0x3F80_0000) * if state & 1 == 0 { 1.0 } else { -3.0 } - 0.4
             })
             .collect();
-        let wanted = quantize(&values, 3);
+        let values: Vec<f32> = values.iter().copied().cycle().take(9 * 112).collect();
+        let wanted = quantize(&values, 9);
+        let mut pool = ThreadPool::new(2).unwrap();
         for set in KernelSet::available() {
             let mut quantized = QuantizedRows::default();
-            quantized.quantize(set, &values, 3, 112);
+            quantized.quantize(set, &mut pool, &values, 9, 112);
             assert_eq!(quantized.codes, wanted.codes, "{}", set.name());
             assert_eq!(quantized.scales, wanted.scales);
             assert_eq!(quantized.sums, wanted.sums);

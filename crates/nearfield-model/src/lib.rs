@@ -1,7 +1,20 @@
 //! Reads model files: GGUF and safetensors, the architecture that they describe, tokenizers and chat templates.
 
+pub mod architecture;
+pub mod detokenizer;
 mod error;
+mod files;
 pub mod gguf;
 mod mapped;
+mod model;
+mod safetensors;
+pub mod stop;
+mod tensors;
+pub mod tokenizer;
 
+pub use architecture::{
+    Activation, Architecture, Family, Layer, LayerTensor, Rope, RopePairing, RopeScaling, TensorRole,
+};
 pub use error::ModelError;
+pub use model::Model;
+pub use tensors::{Matrix, Tensors};

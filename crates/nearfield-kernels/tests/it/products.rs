@@ -1,6 +1,6 @@
 use nearfield_kernels::{
-    Activations, KernelSet, MatmulScratch, Output, QuantizedRows, WeightFormat, WeightMatrix, dequantize_row,
-    matmul,
+    Activations, KernelSet, MatmulScratch, Output, QuantizedRows, ThreadPool, WeightFormat, WeightMatrix,
+    dequantize_row, matmul,
 };
 
 /// A small generator, so that failures repeat.
@@ -67,7 +67,7 @@ fn product(
     let activations = if exact || weights.format().is_float() {
         Activations::Float { values, columns }
     } else {
-        quantized.quantize(set, values, count, columns);
+        quantized.quantize(set, &mut ThreadPool::new(1).unwrap(), values, count, columns);
         Activations::Quantized(&quantized)
     };
     let mut out = vec![f32::MIN; count * weights.rows()];

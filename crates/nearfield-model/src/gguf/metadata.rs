@@ -324,6 +324,14 @@ exact! {
     Array<'a> = Array: "an array", "an array of arrays";
 }
 
+impl<'a> FromValue<'a> for Value<'a> {
+    const WANTED: &'static str = "any value";
+
+    fn from_value(value: Self) -> Result<Option<Self>, GgufError> {
+        Ok(Some(value))
+    }
+}
+
 impl FromValue<'_> for f64 {
     const WANTED: &'static str = "an f32 or f64";
 

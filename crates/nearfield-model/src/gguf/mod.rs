@@ -16,7 +16,7 @@ mod metadata;
 mod split;
 mod tensor;
 
-use std::{collections::HashMap, path::Path};
+use std::{collections::HashMap, ops::Range, path::Path};
 
 pub use error::GgufError;
 pub use metadata::{
@@ -88,7 +88,11 @@ impl Gguf {
 
     /// The bytes of one of this file's tensors, row-major in its format.
     pub fn bytes(&self, tensor: &TensorInfo) -> &[u8] {
-        self.parts.get(tensor.part).and_then(|part| part.get(tensor.range.clone())).unwrap_or_default()
+        self.part_bytes(tensor.part, tensor.range.clone())
+    }
+
+    pub(crate) fn part_bytes(&self, part: usize, range: Range<usize>) -> &[u8] {
+        self.parts.get(part).and_then(|part| part.get(range)).unwrap_or_default()
     }
 
     /// Number of files.

@@ -39,6 +39,11 @@ impl TensorInfo {
         self.dimensions.iter().skip(1).product()
     }
 
+    /// Where its bytes lie: the part and the range in it.
+    pub(crate) fn place(&self) -> (usize, Range<usize>) {
+        (self.part, self.range.clone())
+    }
+
     /// Bytes of storage.
     pub fn byte_length(&self) -> usize {
         self.range.len()

@@ -1,0 +1,6 @@
+//! One file per family: its tensors, and how its settings are read from each file kind.
+
+pub(super) mod gemma3;
+pub(super) mod llama;
+mod plain;
+pub(super) mod qwen;
