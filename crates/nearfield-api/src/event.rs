@@ -1,5 +1,7 @@
 //! What a backend says while it answers.
 
+use std::time::Duration;
+
 /// One step of an answer. A stream is `Started`, any number of `Delta`s, one `Finished` for each choice, and `Done`;
 /// or it ends early with an error. A stream that stops without `Done` or an error was cut.
 #[derive(Clone, Debug, PartialEq)]
@@ -9,6 +11,8 @@ pub enum Event {
     Started {
         /// The model that really answers, as the backend names it.
         model: String,
+        /// What computes the answer, when it is the local engine.
+        engine: Option<EngineFacts>,
     },
     /// More text of one choice; always whole characters. The text may be empty when a token yields none yet.
     Delta {
@@ -30,7 +34,27 @@ pub enum Event {
     Done {
         /// What it took.
         usage: Usage,
+        /// What it cost this machine, when the local engine computed it.
+        work: Option<Work>,
     },
+}
+
+/// What an answer of the local engine can be replayed with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EngineFacts {
+    /// The version and kind of its arithmetic: the same version gives the same bits on every machine.
+    pub numerics: String,
+    /// The kernels that ran. They change speed, not bits.
+    pub kernels: String,
+}
+
+/// What an answer took of this machine.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Work {
+    /// The answer's share of the time that the engine computed.
+    pub busy: Duration,
+    /// Its share of the energy that the processor used, where that can be measured.
+    pub energy_joules: Option<f64>,
 }
 
 /// Why an answer ended.

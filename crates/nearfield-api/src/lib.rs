@@ -13,5 +13,5 @@ pub mod sse;
 
 pub use backend::{Backend, EventStream, Locality, ModelInfo};
 pub use error::{Error, ErrorKind};
-pub use event::{Event, FinishReason, TokenAlternative, TokenLogprob, Usage};
+pub use event::{EngineFacts, Event, FinishReason, TokenAlternative, TokenLogprob, Usage, Work};
 pub use request::{Message, Prompt, Request, Role, Sampling};

@@ -114,7 +114,7 @@ impl ChunkDecoder {
         if !self.started && tree.get("choices").is_some() {
             self.started = true;
             let named = tree.get("model").and_then(Value::as_str).filter(|name| !name.is_empty());
-            events.push(Event::Started { model: named.unwrap_or(&self.model).to_owned() });
+            events.push(Event::Started { model: named.unwrap_or(&self.model).to_owned(), engine: None });
         }
         choices.iter().try_for_each(|choice| self.choice(choice, form, events))
     }
@@ -193,7 +193,7 @@ impl ChunkDecoder {
             ));
         }
         self.done = true;
-        events.push(Event::Done { usage: self.usage.unwrap_or_else(|| self.estimate()) });
+        events.push(Event::Done { usage: self.usage.unwrap_or_else(|| self.estimate()), work: None });
         Ok(())
     }
 

@@ -71,14 +71,14 @@ impl ReplyCollector {
             return Err(disorder("an event after the end"));
         }
         match event {
-            Event::Started { model } => self.head.model = model,
+            Event::Started { model, .. } => self.head.model = model,
             Event::Delta { choice, text, logprobs } => {
                 let choice = self.running(choice)?;
                 choice.text.push_str(&text);
                 choice.logprobs.extend(logprobs);
             }
             Event::Finished { choice, reason } => self.running(choice)?.reason = Some(reason),
-            Event::Done { usage } => {
+            Event::Done { usage, .. } => {
                 if self.choices.iter().any(|choice| choice.reason.is_none()) {
                     return Err(disorder("the end before each choice had ended"));
                 }

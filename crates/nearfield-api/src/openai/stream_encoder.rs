@@ -91,10 +91,10 @@ impl StreamEncoder {
             return Err(disorder("an event after the end"));
         }
         match event {
-            Event::Started { model } => self.started(model, out),
+            Event::Started { model, .. } => self.started(model, out),
             Event::Delta { choice, text, logprobs } => self.delta(*choice, text, logprobs, out),
             Event::Finished { choice, reason } => self.finished(*choice, *reason, out),
-            Event::Done { usage } => {
+            Event::Done { usage, .. } => {
                 if self.choices.iter().any(|choice| !choice.finished) {
                     return Err(disorder("the end before each choice had ended"));
                 }

@@ -35,13 +35,13 @@ const USAGE: Usage = Usage { input: 3, cached_input: 2, output: 4, reasoning: 1,
 
 fn two_choices() -> Vec<Event> {
     vec![
-        Event::Started { model: "real".into() },
+        Event::Started { model: "real".into(), engine: None },
         delta(0, "Hel"),
         delta(1, "Yo"),
         delta(0, "lo"),
         Event::Finished { choice: 1, reason: FinishReason::Length },
         Event::Finished { choice: 0, reason: FinishReason::Stop },
-        Event::Done { usage: USAGE },
+        Event::Done { usage: USAGE, work: None },
     ]
 }
 
@@ -98,11 +98,11 @@ fn a_whole_chat_reply() {
 
 fn tokens() -> Vec<Event> {
     vec![
-        Event::Started { model: "real".into() },
+        Event::Started { model: "real".into(), engine: None },
         Event::Delta { choice: 0, text: "é".into(), logprobs: vec![logprob("é", -0.1)] },
         Event::Delta { choice: 0, text: "ab".into(), logprobs: vec![logprob("ab", -0.7)] },
         Event::Finished { choice: 0, reason: FinishReason::Stop },
-        Event::Done { usage: USAGE },
+        Event::Done { usage: USAGE, work: None },
     ]
 }
 
@@ -177,7 +177,7 @@ fn a_completions_stream() {
 fn a_failed_stream_ends_with_the_error_and_no_done() {
     let mut encoder = StreamEncoder::new(head(Endpoint::Chat, 1, false), StreamOptions::default());
     let mut out = Vec::new();
-    encoder.push(&Event::Started { model: "m".into() }, &mut out).unwrap();
+    encoder.push(&Event::Started { model: "m".into(), engine: None }, &mut out).unwrap();
     encoder.push(&delta(0, "par"), &mut out).unwrap();
     encoder.error(&Error::new(ErrorKind::Upstream, "cut"), &mut out);
     let events = chunks(&out);
@@ -190,7 +190,7 @@ fn a_failed_stream_ends_with_the_error_and_no_done() {
 fn parts_never_pass_for_the_whole() {
     let broken: [Vec<Event>; 5] = [
         two_choices()[..6].to_vec(),
-        two_choices()[..4].iter().cloned().chain([Event::Done { usage: USAGE }]).collect(),
+        two_choices()[..4].iter().cloned().chain([Event::Done { usage: USAGE, work: None }]).collect(),
         vec![delta(2, "x")],
         vec![Event::Finished { choice: 0, reason: FinishReason::Stop }, delta(0, "x")],
         two_choices().into_iter().chain([delta(0, "x")]).collect(),
@@ -219,13 +219,13 @@ fn answer(choices: u32) -> impl Strategy<Value = Vec<Event>> {
         choices as usize,
     );
     (deltas, reasons, any::<bool>()).prop_map(|(deltas, reasons, with_logprobs)| {
-        let mut events = vec![Event::Started { model: "real".into() }];
+        let mut events = vec![Event::Started { model: "real".into(), engine: None }];
         for (choice, (text, value)) in deltas {
             let logprobs = if with_logprobs { vec![logprob(&text, value)] } else { Vec::new() };
             events.push(Event::Delta { choice, text, logprobs });
         }
         events.extend((0..).zip(reasons).map(|(choice, reason)| Event::Finished { choice, reason }));
-        events.push(Event::Done { usage: USAGE });
+        events.push(Event::Done { usage: USAGE, work: None });
         events
     })
 }

@@ -58,7 +58,7 @@ fn read(interaction: &Value, sent: &Request) -> Result<Vec<Event>, nearfield_api
 
 fn check_answer(name: &str, events: &[Event], response: &Value) {
     assert!(matches!(events.first(), Some(Event::Started { .. })), "{name}");
-    let Some(Event::Done { usage }) = events.last() else { panic!("{name}: no end") };
+    let Some(Event::Done { usage, .. }) = events.last() else { panic!("{name}: no end") };
     let text: String = events
         .iter()
         .filter_map(|event| match event {
@@ -146,7 +146,7 @@ fn recorded_usage_is_split_as_expected() {
         let body = serde_json::json!({"choices": [{"message": {"content": "x"}, "finish_reason": "stop"}],
             "usage": usage});
         let events = decode_reply(body.to_string().as_bytes(), &request(&Value::Null), "m").unwrap();
-        let Some(Event::Done { usage: read }) = events.last() else { panic!("no end") };
+        let Some(Event::Done { usage: read, .. }) = events.last() else { panic!("no end") };
         check_usage(&row, *read);
         checked += 1;
     }

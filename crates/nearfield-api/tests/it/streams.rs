@@ -28,10 +28,10 @@ fn read(chunks: &[&str], choices: u32) -> Result<Vec<Event>, Error> {
 
 fn expected(text: &str, reason: FinishReason, usage: Usage) -> Vec<Event> {
     vec![
-        Event::Started { model: "up".into() },
+        Event::Started { model: "up".into(), engine: None },
         Event::Delta { choice: 0, text: text.into(), logprobs: Vec::new() },
         Event::Finished { choice: 0, reason },
-        Event::Done { usage },
+        Event::Done { usage, work: None },
     ]
 }
 
