@@ -401,6 +401,7 @@ unsafe fn integer_body<S: Simd>(
             let pointers = row_pointers(weights, first_row);
             let used = S::ROWS.min(rows.end - first_row);
             let zero = S::splat_float(0.0);
+            let mut ahead = Ahead::new(weights, first_row + S::ROWS, S::ROWS, groups.div_ceil(TILE_GROUPS));
             let mut finish = |t: usize, sum: S::F, minimum: S::F| {
                 let total = S::mul(S::add(sum, minimum), S::splat_float(weights.scale));
                 S::store_float(lanes.as_mut_ptr(), total);
@@ -413,6 +414,7 @@ unsafe fn integer_body<S: Simd>(
                 let (mut sum, mut minimum) = ([zero], [zero]);
                 for first in (0..groups).step_by(TILE_GROUPS) {
                     let n = TILE_GROUPS.min(groups - first);
+                    ahead.step();
                     unpack(format, &pointers, weights.row_bytes, first, n, &mut tile);
                     accumulate::<S, 1>(format, &tile, &activation, first, n, &mut sum, &mut minimum);
                 }
@@ -423,6 +425,7 @@ unsafe fn integer_body<S: Simd>(
             let (sums, minimums) = scratch.sums.split_at_mut(count * S::ROWS);
             for first in (0..groups).step_by(TILE_GROUPS) {
                 let n = TILE_GROUPS.min(groups - first);
+                ahead.step();
                 unpack(format, &pointers, weights.row_bytes, first, n, &mut tile);
                 let mut t = 0;
                 while t + 4 <= count {
@@ -440,6 +443,44 @@ unsafe fn integer_body<S: Simd>(
             }
         }
     }
+}
+
+/// Asks for the bytes of the next rows while the present ones are computed.
+///
+/// Sixteen rows at a time are sixteen short streams, which hardware prefetchers follow badly; together the rows are one
+/// long run of bytes.
+struct Ahead<'a> {
+    bytes: std::slice::Chunks<'a, u8>,
+}
+
+impl<'a> Ahead<'a> {
+    /// Spreads rows `first .. first + rows` over `steps` steps.
+    #[inline(always)]
+    fn new(weights: &WeightMatrix<'a>, first: usize, rows: usize, steps: usize) -> Self {
+        let start = first.min(weights.rows) * weights.row_bytes;
+        let end = (first + rows).min(weights.rows) * weights.row_bytes;
+        let bytes = &weights.bytes[start..end];
+        Self { bytes: bytes.chunks(bytes.len().div_ceil(steps).max(1)) }
+    }
+
+    #[inline(always)]
+    fn step(&mut self) {
+        for line in self.bytes.next().unwrap_or_default().chunks(64) {
+            prefetch(line.as_ptr());
+        }
+    }
+}
+
+/// Asks for a cache line. A hint: it never faults.
+#[inline(always)]
+fn prefetch(line: *const u8) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a prefetch has no effect but on the cache, and SSE is part of x86-64.
+    unsafe {
+        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(line.cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = line;
 }
 
 /// Continues the stored chains of activation rows `t .. t + T`.
