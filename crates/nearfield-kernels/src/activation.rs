@@ -32,6 +32,14 @@ pub struct QuantizedRow<'a> {
     pub sums: &'a [[i32; 2]],
 }
 
+/// One thread's rows.
+struct Part<'a> {
+    values: &'a [f32],
+    codes: &'a mut [i8],
+    scales: &'a mut [f32],
+    sums: &'a mut [[i32; 2]],
+}
+
 impl QuantizedRows {
     /// Quantizes `values`, `rows` rows of `columns` each, row-major, with the threads of `pool`.
     ///
@@ -62,11 +70,11 @@ impl QuantizedRows {
             .zip(self.codes.chunks_mut((share * groups * GROUP).max(1)))
             .zip(self.scales.chunks_mut((share * groups).max(1)))
             .zip(self.sums.chunks_mut((share * groups).max(1)))
-            .map(|(((values, codes), scales), sums)| Mutex::new((values, codes, scales, sums)))
+            .map(|(((values, codes), scales), sums)| Mutex::new(Part { values, codes, scales, sums }))
             .collect();
-        let quantize_part = |part: &Mutex<(&[f32], &mut [i8], &mut [f32], &mut [[i32; 2]])>| {
+        let quantize_part = |part: &Mutex<Part<'_>>| {
             let mut part = part.lock().unwrap_or_else(PoisonError::into_inner);
-            let (values, codes, scales, sums) = &mut *part;
+            let Part { values, codes, scales, sums } = &mut *part;
             for (r, row) in values.chunks_exact(columns.max(1)).enumerate() {
                 quantize_row(
                     set,

@@ -1,0 +1,41 @@
+//! Fetching ahead.
+
+use super::WeightMatrix;
+
+/// Asks for the bytes of the next rows while the present ones are computed.
+///
+/// Sixteen rows at a time are sixteen short streams, which hardware prefetchers follow badly; together the rows are one
+/// long run of bytes.
+pub(super) struct Ahead<'a> {
+    bytes: std::slice::Chunks<'a, u8>,
+}
+
+impl<'a> Ahead<'a> {
+    /// Spreads rows `first .. first + rows` over `steps` steps.
+    #[inline(always)]
+    pub(super) fn new(weights: &WeightMatrix<'a>, first: usize, rows: usize, steps: usize) -> Self {
+        let start = first.min(weights.rows) * weights.row_bytes;
+        let end = (first + rows).min(weights.rows) * weights.row_bytes;
+        let bytes = &weights.bytes[start..end];
+        Self { bytes: bytes.chunks(bytes.len().div_ceil(steps).max(1)) }
+    }
+
+    #[inline(always)]
+    pub(super) fn step(&mut self) {
+        for line in self.bytes.next().unwrap_or_default().chunks(64) {
+            prefetch(line.as_ptr());
+        }
+    }
+}
+
+/// Asks for a cache line. A hint: it never faults.
+#[inline(always)]
+fn prefetch(line: *const u8) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a prefetch has no effect but on the cache, and SSE is part of x86-64.
+    unsafe {
+        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(line.cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = line;
+}
