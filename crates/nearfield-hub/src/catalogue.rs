@@ -125,7 +125,7 @@ mod tests {
 
     use super::*;
     use crate::names::{catalogue_folder, is_safe_relative};
-    use crate::reference::ModelReference;
+    use crate::reference::{ModelReference, has_extension};
 
     fn builtin() -> Catalogue {
         Catalogue::builtin().unwrap()
@@ -173,7 +173,7 @@ mod tests {
             assert_eq!(entry.file.is_some(), entry.sha256.is_some(), "{}", entry.name);
             assert_eq!(entry.approximate, entry.sha256.is_none(), "{}", entry.name);
             if let Some(file) = &entry.file {
-                assert!(is_safe_relative(file) && file.ends_with(".gguf"), "{file}");
+                assert!(is_safe_relative(file) && has_extension(file, "gguf"), "{file}");
             }
             assert!(entry.license.url.as_ref().is_some_and(|url| url.starts_with("https://")));
         }

@@ -73,8 +73,10 @@ pub(crate) async fn download(
     let part = blocking(move || PartFile::open(&path, u64::MAX, held)).await?;
     meter.jump(base + part.len());
     meter.set_phase(Phase::Downloading);
-    let mut transfer = Transfer { client, settings, download, base, part: Some(part), best: 0 };
-    transfer.best = transfer.len();
+    let best = part.len();
+    let continued = best > 0;
+    let mut transfer =
+        Transfer { client, settings, download, base, part: Some(part), best, continued, redone: false };
     let result = transfer.run(retries, meter).await;
     let error = result.as_ref().err().map(|failure| &*failure.error);
     if matches!(error, Some(HubError::WrongHash { .. } | HubError::WrongLength { .. })) {
@@ -95,6 +97,10 @@ struct Transfer<'a> {
     part: Option<PartFile>,
     /// The furthest that any attempt came.
     best: u64,
+    /// Whether the part was put together from several answers.
+    continued: bool,
+    /// Whether it was thrown away once already for not being the file.
+    redone: bool,
 }
 
 impl Transfer<'_> {
@@ -105,7 +111,18 @@ impl Transfer<'_> {
     async fn run(&mut self, retries: &mut Retries, meter: &mut Meter<'_>) -> Result<(Digest, u64), Failure> {
         loop {
             match self.attempt(meter).await {
-                Ok(()) => return Ok(self.verify().await?),
+                Ok(()) => match self.verify().await {
+                    // Pieces of two files, or of a part that the disk did not keep: once more in one go.
+                    Err(HubError::WrongHash { .. }) if self.continued && !self.redone => {
+                        (self.redone, self.best) = (true, 0);
+                        meter.message(&format!(
+                            "{}: the pieces do not make up the file; fetching it anew",
+                            self.download.name
+                        ));
+                        self.restart(meter).await?;
+                    }
+                    result => return Ok(result?),
+                },
                 Err(failure) => {
                     if self.len() > self.best {
                         self.best = self.len();
@@ -145,11 +162,13 @@ impl Transfer<'_> {
         }
         let answer = read_answer(&response).map_err(|reason| self.bad(&reason))?;
         if answer.start != self.len() {
-            if answer.start != 0 {
-                return Err(self.bad("the server sent another part than it was asked for"));
-            }
             self.restart(meter).await?;
+            if answer.start != 0 {
+                let reason = "the server sent another part than it was asked for";
+                return Err(Failure::cut(self.download.resource.url, reason));
+            }
         }
+        self.continued |= answer.start > 0;
         self.check_total(&answer, &known)?;
         if self.download.bytes.is_none() && answer.total.is_none() && is_end_invisible(&response) {
             return Err(self.bad(
@@ -278,6 +297,7 @@ impl Transfer<'_> {
             .await?,
         );
         remove_any(&validator_path(self.download.part))?;
+        self.continued = false;
         meter.jump(self.base);
         Ok(())
     }
@@ -285,11 +305,13 @@ impl Transfer<'_> {
     async fn verify(&mut self) -> Result<(Digest, u64), HubError> {
         let path = self.download.part.to_owned();
         let part = self.part.take().ok_or_else(|| lost(&path))?;
-        let (actual, bytes) = blocking(move || {
+        let part = blocking(move || {
             part.sync()?;
-            Ok((part.digest(), part.len()))
+            Ok(part)
         })
         .await?;
+        let (actual, bytes) = (part.digest(), part.len());
+        self.part = Some(part);
         let file = self.download.name.to_owned();
         if let Some(expected) = self.download.bytes.filter(|expected| *expected != bytes) {
             return Err(HubError::WrongLength { file, expected, actual: bytes });

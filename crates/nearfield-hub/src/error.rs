@@ -116,7 +116,7 @@ pub enum HubError {
         reason: String,
     },
     /// The file is not as long as it was said to be.
-    #[error("{file}: expected {expected} bytes, got {actual}; the incomplete file was discarded")]
+    #[error("{file}: expected {expected} bytes, got {actual}; what came of it was discarded")]
     WrongLength {
         /// The file.
         file: String,
@@ -131,6 +131,21 @@ pub enum HubError {
         /// The file.
         file: String,
         /// The digest that catalogue, hub or user states.
+        expected: Digest,
+        /// The digest found.
+        actual: Digest,
+    },
+    /// An installed file is no longer what was pulled.
+    #[error(
+        "{}: the SHA-256 is {actual}, but {expected} was recorded when it was pulled, so the file has changed or the \
+         disk is failing; `nearfield rm {name}` and `nearfield pull {name}` fetch it anew", path.display()
+    )]
+    Damaged {
+        /// The model.
+        name: String,
+        /// The file.
+        path: PathBuf,
+        /// The digest recorded.
         expected: Digest,
         /// The digest found.
         actual: Digest,
@@ -198,9 +213,9 @@ pub enum HubError {
         reason: String,
     },
     /// A manifest in the models folder cannot be used.
-    #[error("{}: {reason}; remove the folder and pull the model again", path.display())]
+    #[error("{}: {reason}; pull the model again", path.display())]
     Manifest {
-        /// The manifest.
+        /// The manifest, or the file that it names.
         path: PathBuf,
         /// What is wrong.
         reason: String,

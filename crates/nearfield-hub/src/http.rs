@@ -95,7 +95,7 @@ impl HttpClient {
 
     async fn client_for(&self, url: &Url) -> Result<&Client, HubError> {
         let (cell, local) = if is_loopback(url) { (&self.local, true) } else { (&self.remote, false) };
-        cell.get_or_try_init(|| async { build_client(&self.settings, local) }).await
+        cell.get_or_try_init(|| async { build_client(&self.settings, url, local) }).await
     }
 
     /// Sends one GET and follows redirects. Answers 200, 206 and 416 are returned, all others are failures.
@@ -143,7 +143,10 @@ impl HttpClient {
     ) -> Result<String, Failure> {
         loop {
             match self.get_text_once(resource, limit).await {
-                Ok(text) => return Ok(text),
+                Ok(text) => {
+                    retries.reset();
+                    return Ok(text);
+                }
                 Err(failure) => retries.pause(failure, meter).await?,
             }
         }
@@ -195,42 +198,55 @@ impl HttpClient {
     }
 }
 
+/// Most attempts when no connection comes about at all.
+const MAX_CONNECT_ATTEMPTS: u32 = 3;
+/// Most attempts at a source that has brought nothing yet while another one waits.
+const MAX_OPENING_ATTEMPTS: u32 = 2;
+
 /// Counts attempts that bring nothing new, and pauses between them.
 #[derive(Debug)]
 pub(crate) struct Retries {
     attempts: u32,
-    /// Attempts when no connection comes about at all.
-    connect_attempts: u32,
     delay: Duration,
     failed: u32,
+    /// Another source waits, and this one has brought nothing yet.
+    replaceable: bool,
 }
 
 impl Retries {
-    /// `has_alternative`: another source waits, so that an unreachable host is given up at once.
+    /// `has_alternative`: another source waits, so that a host that cannot be reached or is silent is given up at once.
     pub(crate) fn new(settings: &HubSettings, has_alternative: bool) -> Self {
-        let attempts = settings.attempts.max(1);
         Self {
-            attempts,
-            connect_attempts: if has_alternative { 1 } else { attempts.min(3) },
+            attempts: settings.attempts.max(1),
             delay: settings.retry_delay,
             failed: 0,
+            replaceable: has_alternative,
         }
     }
 
     /// Something new came: the count starts again.
     pub(crate) fn reset(&mut self) {
         self.failed = 0;
+        self.replaceable = false;
+    }
+
+    /// How many attempts in a row may end like this.
+    fn limit(&self, error: &HubError) -> u32 {
+        match error {
+            HubError::Network { unreachable: true, .. } | HubError::Stalled { .. } if self.replaceable => 1,
+            _ if self.replaceable => self.attempts.min(MAX_OPENING_ATTEMPTS),
+            HubError::Network { unreachable: true, .. } => self.attempts.min(MAX_CONNECT_ATTEMPTS),
+            _ => self.attempts,
+        }
     }
 
     /// Waits before the next attempt, or gives the failure back when there is none.
     pub(crate) async fn pause(&mut self, failure: Failure, meter: &Meter<'_>) -> Result<(), Failure> {
         self.failed += 1;
-        let unreachable = matches!(*failure.error, HubError::Network { unreachable: true, .. });
-        let limit = if unreachable { self.connect_attempts } else { self.attempts };
         let backoff = self.delay.saturating_mul(1 << (self.failed - 1).min(10)).min(MAX_BACKOFF);
         let wait = match failure.retry {
             Retry::Never => return Err(failure),
-            _ if self.failed >= limit => return Err(failure),
+            _ if self.failed >= self.limit(&failure.error) => return Err(failure),
             Retry::Backoff => backoff,
             Retry::After(wait) => wait.max(backoff),
         };
@@ -264,7 +280,7 @@ pub(crate) fn transport_failure(url: &Url, error: reqwest::Error) -> Failure {
     Failure::passing(HubError::Network { url: shown(url), reason, unreachable })
 }
 
-fn build_client(settings: &HubSettings, local: bool) -> Result<Client, HubError> {
+fn build_client(settings: &HubSettings, url: &Url, local: bool) -> Result<Client, HubError> {
     let mut builder = Client::builder()
         .user_agent(concat!("nearfield/", env!("CARGO_PKG_VERSION")))
         .redirect(redirect::Policy::none())
@@ -280,12 +296,14 @@ fn build_client(settings: &HubSettings, local: bool) -> Result<Client, HubError>
         })?;
         builder = builder.tls_certs_merge(certificates);
     }
-    builder.build().map_err(|error| HubError::InvalidSetting {
-        name: "TLS",
+    // Not a mistake in a setting of ours: pip brings certificates of its own and may well succeed.
+    builder.build().map_err(|error| HubError::Network {
+        url: shown(url),
         reason: format!(
-            "{}; install the system's CA certificates or name a PEM bundle",
+            "TLS cannot be set up ({}); install the system's CA certificates",
             error.source().map_or_else(|| error.to_string(), ToString::to_string)
         ),
+        unreachable: true,
     })
 }
 

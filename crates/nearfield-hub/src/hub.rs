@@ -1,6 +1,7 @@
 //! The store of models and what can be done with it.
 
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -172,7 +173,7 @@ impl Hub {
         }
         let folder = self.model_folder(&reference);
         if !options.refresh
-            && let Ok(Some(installed)) = Self::load(&folder)
+            && let Ok(Some(installed)) = self.find(text)
         {
             return Ok(installed);
         }
@@ -290,8 +291,8 @@ impl Hub {
     /// Reads all files of an installed model again and compares their digests.
     ///
     /// # Errors
-    /// [`HubError::WrongHash`] or [`HubError::WrongLength`] for the first file that differs from its record. The file
-    /// itself is left alone.
+    /// [`HubError::Damaged`] for the first file that differs from its record, [`HubError::Manifest`] if one is missing
+    /// or has another length. The file itself is left alone.
     pub fn verify(&self, text: &str) -> Result<Installed, HubError> {
         let installed = self.find(text)?.ok_or_else(|| HubError::NotInstalled { name: text.to_owned() })?;
         let Some(manifest) = &installed.manifest else { return Ok(installed) };
@@ -300,11 +301,8 @@ impl Hub {
             let path = content.join(&file.path);
             let (actual, _) = Digest::of_file(&path).map_err(|error| HubError::io(&path, error))?;
             if actual != file.sha256 {
-                return Err(HubError::WrongHash {
-                    file: path.display().to_string(),
-                    expected: file.sha256,
-                    actual,
-                });
+                let name = installed.name.clone();
+                return Err(HubError::Damaged { name, path, expected: file.sha256, actual });
             }
         }
         Ok(installed)
@@ -348,11 +346,13 @@ impl Hub {
         let content = folder.join(&manifest.content);
         for file in &manifest.files {
             let path = content.join(&file.path);
-            let actual = fs::metadata(&path).map_err(|error| HubError::io(&path, error))?.len();
-            if actual != file.bytes {
-                let reason = format!("{} has {actual} bytes, {} were recorded", path.display(), file.bytes);
-                return Err(HubError::Manifest { path: folder.join(MANIFEST_FILE), reason });
-            }
+            let reason = match fs::metadata(&path) {
+                Ok(metadata) if metadata.len() == file.bytes => continue,
+                Ok(metadata) => format!("it has {} bytes, {} were recorded", metadata.len(), file.bytes),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => "the file is missing".to_owned(),
+                Err(error) => return Err(HubError::io(&path, error)),
+            };
+            return Err(HubError::Manifest { path, reason });
         }
         let path = manifest.open.as_ref().map_or_else(|| content.clone(), |open| content.join(open));
         Ok(Some(Installed {

@@ -11,11 +11,20 @@ pub(crate) fn is_safe_relative(path: &str) -> bool {
             !part.is_empty()
                 && !part.starts_with('.')
                 && part.len() <= 200
+                && !is_device(part)
                 && !part.ends_with(['.', ' '])
                 && !part
                     .chars()
                     .any(|c| c.is_control() || matches!(c, '\\' | ':' | '*' | '?' | '"' | '<' | '>' | '|'))
         })
+}
+
+/// Whether Windows takes `name` for a device, whatever its extension.
+fn is_device(name: &str) -> bool {
+    let stem = name.split('.').next().unwrap_or_default().trim_end().to_ascii_lowercase();
+    let numbered =
+        |prefix: &str| stem.strip_prefix(prefix).is_some_and(|rest| matches!(rest.as_bytes(), [b'0'..=b'9']));
+    matches!(stem.as_str(), "con" | "prn" | "aux" | "nul") || numbered("com") || numbered("lpt")
 }
 
 /// The folder of a catalogue model: `smollm2:135m` becomes `smollm2-135m`.
@@ -76,7 +85,9 @@ mod tests {
 
     #[test]
     fn only_plain_relative_paths_are_safe() {
-        for good in ["a.gguf", "dir/sub/a-b_c.json", "model-00001-of-00002.safetensors"] {
+        for good in
+            ["a.gguf", "console.gguf", "com.gguf", "dir/sub/a-b_c.json", "model-00001-of-00002.safetensors"]
+        {
             assert!(is_safe_relative(good), "{good}");
         }
         for bad in [
@@ -93,6 +104,8 @@ mod tests {
             "a/./b",
             "x.",
             "1/2/3/4/5/6/7/8/9",
+            "NUL.gguf",
+            "dir/com1",
         ] {
             assert!(!is_safe_relative(bad), "{bad:?}");
         }

@@ -82,7 +82,7 @@ async fn fetch_once(
         if output.contains("No module named pip") {
             return Err(missing("this Python has no pip".to_owned()));
         }
-        return Err(failed(requirement, &output));
+        return Err(failed(requirement, &output, folder.path()));
     }
     let mut wheels: Vec<PathBuf> = fs::read_dir(&target)
         .map_err(|error| HubError::io(&target, error))?
@@ -124,6 +124,8 @@ fn command(settings: &HubSettings, requirement: &str, target: &Path, scratch: &P
         // pip's own temporary files lie where the free space was checked and where they are seen growing.
         .envs(["TMPDIR", "TEMP", "TMP"].map(|name| (name, scratch)))
         .env("PYTHONUNBUFFERED", "1")
+        // Nothing is installed, so that a rule against installing outside virtual environments does not apply.
+        .env("PIP_REQUIRE_VIRTUALENV", "0")
         .env("PYTHONIOENCODING", "utf-8:replace")
         // `python -m` imports from the current folder first: it must not be one that others write to.
         .current_dir(scratch)
@@ -186,8 +188,11 @@ async fn watch(
 }
 
 /// Turns pip's complaint into an error, without secrets and without its stack traces.
-fn failed(requirement: &str, output: &str) -> HubError {
+fn failed(requirement: &str, output: &str, folder: &Path) -> HubError {
     let output = scrub(output);
+    if output.contains("No space left on device") || output.contains("Disk quota exceeded") {
+        return HubError::StorageFull { path: folder.to_owned() };
+    }
     let lines: Vec<&str> = output.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
     let errors: Vec<&str> = lines
         .iter()
@@ -199,8 +204,16 @@ fn failed(requirement: &str, output: &str) -> HubError {
     // pip says the same whether the index lacks the version or cannot be reached; only the latter leaves warnings.
     let unreachable = output.contains("after connection broken by");
     let absent = output.contains("No matching distribution found") && !unreachable;
-    let shown = if unreachable { format!("the package index cannot be reached ({shown})") } else { shown };
     let shown = if shown.is_empty() { "it said nothing".to_owned() } else { shown };
+    let shown = if unreachable {
+        format!(
+            "the package index cannot be reached ({shown}); `python3 -m pip config list` shows pip's settings"
+        )
+    } else if absent {
+        format!("the package index does not have it, or refused to tell ({shown})")
+    } else {
+        shown
+    };
     HubError::PipFailed {
         requirement: requirement.to_owned(),
         output: shown,
@@ -217,9 +230,17 @@ mod tests {
         let error = failed(
             "x==1",
             "noise\nERROR: Could not find a version\nERROR: No matching distribution found for x==1\n",
+            Path::new("x"),
         );
         assert!(matches!(error, HubError::PipFailed { temporary: false, .. }));
         assert!(!error.to_string().contains("noise"), "{error}");
+    }
+
+    #[test]
+    fn a_full_disk_is_told_as_such() {
+        let output =
+            "ERROR: Could not install packages due to an OSError: [Errno 28] No space left on device\n";
+        assert!(matches!(failed("x==1", output, Path::new("x")), HubError::StorageFull { .. }));
     }
 
     #[test]
@@ -227,6 +248,7 @@ mod tests {
         let error = failed(
             "x==1",
             "Traceback\npip._vendor...: broken at https://u:s3cret@index.example/x.whl?t=s3cret",
+            Path::new("x"),
         );
         assert!(matches!(error, HubError::PipFailed { temporary: true, .. }));
         assert!(!error.to_string().contains("s3cret"), "{error}");

@@ -1,7 +1,7 @@
 //! How far a pull has come: the callback, the speed measurement, and bars for a terminal.
 
 use std::collections::VecDeque;
-use std::io::IsTerminal as _;
+use std::io::{IsTerminal as _, Write as _};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -58,7 +58,7 @@ impl Progress for Silent {
     fn message(&self, _: &str) {}
 }
 
-/// A progress bar on standard error; draws nothing when that is not a terminal.
+/// A progress bar on standard error. When that is not a terminal, no bar is drawn, and messages are plain lines.
 #[derive(Debug)]
 pub struct TerminalProgress {
     bar: ProgressBar,
@@ -97,7 +97,12 @@ impl Progress for TerminalProgress {
     }
 
     fn message(&self, text: &str) {
-        self.bar.println(text);
+        if self.bar.is_hidden() {
+            // The pull does not fail because nobody reads its messages.
+            let _ = writeln!(std::io::stderr(), "{text}");
+        } else {
+            self.bar.println(text);
+        }
     }
 
     fn finish(&self) {
@@ -116,10 +121,14 @@ pub fn describe(transfer: &Transfer) -> String {
         Phase::Verifying => text.push_str(", verifying"),
         Phase::Downloading => {
             if transfer.bytes_per_second >= 1.0 {
-                text += &format!(", {}/s", format_bytes(transfer.bytes_per_second as u64));
+                text.push_str(", ");
+                text.push_str(&format_bytes(transfer.bytes_per_second as u64));
+                text.push_str("/s");
             }
             if let Some(remaining) = transfer.remaining {
-                text += &format!(", {} left", format_duration(remaining));
+                text.push_str(", ");
+                text.push_str(&format_duration(remaining));
+                text.push_str(" left");
             }
         }
     }

@@ -83,13 +83,18 @@ impl Pull<'_> {
                 Ok(fetched) => return self.install(source, fetched),
                 Err(error) if error.is_local() || sources.len() == 1 => return Err(error),
                 Err(error) => {
-                    let next = if has_alternative { "; trying the next source" } else { "" };
-                    self.progress.message(&format!("{source}: {error}{next}"));
+                    if let Some(next) = sources.get(position + 1) {
+                        self.message(&failover_text(source, &error, next));
+                    }
                     attempts.push((source.to_string(), error));
                 }
             }
         }
         Err(HubError::AllSourcesFailed { name: self.reference.to_string(), attempts })
+    }
+
+    fn message(&self, text: &str) {
+        Meter::new(self.progress, None).message(text);
     }
 
     async fn lock(&self) -> Result<ModelLock, HubError> {
@@ -98,8 +103,7 @@ impl Pull<'_> {
             return ModelLock::try_acquire(&self.lock_path)?.ok_or_else(busy);
         }
         let waiting = || {
-            let text = format!("another process is pulling {}; waiting for it to end", self.reference);
-            self.progress.message(&text);
+            self.message(&format!("another process is pulling {}; waiting for it to end", self.reference));
         };
         ModelLock::acquire(&self.lock_path, waiting).await
     }
@@ -348,7 +352,8 @@ impl Pull<'_> {
         here: u64,
         count: usize,
     ) -> Result<(), HubError> {
-        let Some(bytes) = wheels.bytes else { return Ok(()) };
+        // Of a file of unknown size at least the first byte must fit.
+        let Some(bytes) = wheels.bytes else { return require_space(self.settings, folder, 1) };
         let missing = bytes.saturating_sub(here);
         require_space(
             self.settings,
@@ -413,6 +418,18 @@ impl Wheels<'_> {
         }
         Ok(())
     }
+}
+
+/// One line about a source that failed. A host that cannot be reached is the usual case, so that is told shortly.
+fn failover_text(source: &ModelReference, error: &HubError, next: &ModelReference) -> String {
+    let (what, why) = match error {
+        HubError::Network { url, reason, unreachable: true } => {
+            let host = url.parse::<url::Url>().ok().and_then(|url| url.host_str().map(ToOwned::to_owned));
+            (host.unwrap_or_else(|| source.to_string()), reason.clone())
+        }
+        error => (source.to_string(), error.to_string()),
+    };
+    format!("{what}: {why}; trying {next}")
 }
 
 /// Removes what a killed pip left.

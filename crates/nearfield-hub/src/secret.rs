@@ -92,15 +92,17 @@ pub(crate) fn scrub(text: &str) -> String {
     while let Some(at) = rest.find("://") {
         let (before, after) = rest.split_at(at + 3);
         clean.push_str(before);
+        // A password may hold quotes, brackets and commas: up to the last `@` before the path all is user info.
+        let authority_end = after
+            .find(|c: char| c.is_whitespace() || matches!(c, '/' | '?' | '#' | '<' | '>'))
+            .unwrap_or(after.len());
+        let authority = after.get(..authority_end).unwrap_or_default();
+        let after = after.get(authority.rfind('@').map_or(0, |at| at + 1)..).unwrap_or_default();
         let end = after
             .find(|c: char| c.is_whitespace() || matches!(c, '"' | '\'' | '<' | '>' | ')' | ','))
             .unwrap_or(after.len());
         let (address, remaining) = after.split_at(end);
-        let host_end = address.find(['/', '?', '#']).unwrap_or(address.len());
-        let host = address.get(..host_end).unwrap_or_default();
-        let path = address.get(host_end..).unwrap_or_default();
-        clean.push_str(host.rsplit_once('@').map_or(host, |(_, host)| host));
-        clean.push_str(path.split('?').next().unwrap_or_default());
+        clean.push_str(address.split('?').next().unwrap_or_default());
         rest = remaining;
     }
     clean.push_str(rest);
@@ -183,6 +185,8 @@ mod tests {
             "see https://h/simple/, and 'http://h2/p' or ftp://b"
         );
         assert_eq!(scrub("nothing here: //x ://"), "nothing here: //x ://");
+        assert_eq!(scrub("(https://u:a'b,c)d@e@h/p?q, x)"), "(https://h/p, x)");
+        assert_eq!(scrub("https://u:p@h:8080 and @x"), "https://h:8080 and @x");
     }
 
     #[test]

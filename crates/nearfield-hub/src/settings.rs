@@ -64,7 +64,7 @@ impl HubSettings {
             certificate_bundle: None,
             python: if cfg!(windows) { "python".into() } else { "python3".into() },
             python_environment: Vec::new(),
-            connect_timeout: Duration::from_secs(10),
+            connect_timeout: Duration::from_secs(4),
             idle_timeout: Duration::from_secs(30),
             pip_idle_timeout: Duration::from_mins(5),
             max_retry_after: Duration::from_mins(1),

@@ -119,6 +119,17 @@ impl ServedFile {
     }
 }
 
+/// A wheel on a package index.
+#[derive(Debug, Clone)]
+pub struct Wheel {
+    /// `name-version-py3-none-any.whl`.
+    pub file_name: String,
+    /// Its content.
+    pub file: ServedFile,
+    /// The SHA-256 that the index states, in hexadecimal digits.
+    pub sha256: Option<String>,
+}
+
 /// A request as the server saw it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SeenRequest {
@@ -190,6 +201,20 @@ impl FileServer {
     /// Offers a file at a path (with query, if it has one), in place of what was there.
     pub fn put(&self, path: &str, file: ServedFile) {
         lock(&self.state).files.insert(path.to_owned(), file);
+    }
+
+    /// Offers a package as a Python package index does: a page of links at `/simple/NAME/`, each with the digest that
+    /// pip then checks, and the wheels below `/wheels/`.
+    pub fn put_package(&self, name: &str, wheels: Vec<Wheel>) {
+        let mut page = String::from("<!DOCTYPE html><html><body>\n");
+        for wheel in wheels {
+            let path = format!("/wheels/{}", wheel.file_name);
+            let fragment = wheel.sha256.map(|digest| format!("#sha256={digest}")).unwrap_or_default();
+            page.extend(["<a href=\"", &path, &fragment, "\">", &wheel.file_name, "</a>\n"]);
+            self.put(&path, wheel.file);
+        }
+        page.push_str("</body></html>\n");
+        self.put(&format!("/simple/{name}/"), ServedFile::new(page).content_type("text/html"));
     }
 
     /// All requests so far.
@@ -320,10 +345,10 @@ async fn send(
 fn head(status: u16, headers: &[(String, String)], length: Option<usize>) -> String {
     let mut text = format!("HTTP/1.1 {status} Answer\r\nConnection: close\r\n");
     for (name, value) in headers {
-        text += &format!("{name}: {value}\r\n");
+        text.extend([name, ": ", value, "\r\n"]);
     }
     if let Some(length) = length {
-        text += &format!("Content-Length: {length}\r\n");
+        text.extend(["Content-Length: ", &length.to_string(), "\r\n"]);
     }
     text + "\r\n"
 }
