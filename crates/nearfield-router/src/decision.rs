@@ -85,16 +85,9 @@ impl From<Refusal> for Error {
     }
 }
 
-/// Closes the candidate set of one request. The order is: local backends before cloud backends; local ones in the
-/// order of the configuration; cloud ones in the policy's order.
-pub fn decide(
-    policy: &Policy,
-    backends: &[BackendFacts],
-    request: &RequestFacts,
-) -> Result<Decision, Refusal> {
-    if backends.is_empty() {
-        return Err(Refusal::NoBackend);
-    }
+/// The backends that the policy allows, in the order to try them: local backends before cloud backends; local ones in
+/// the order of the configuration; cloud ones in the policy's order.
+pub fn permitted<'a>(policy: &Policy, backends: &'a [BackendFacts]) -> Vec<&'a BackendFacts> {
     let on = |side: Locality| backends.iter().filter(move |backend| backend.locality == side);
     let mut ordered: Vec<&BackendFacts> = on(Locality::Local).collect();
     if policy.cloud.is_empty() {
@@ -110,6 +103,19 @@ pub fn decide(
             allowed.push(backend);
         }
     }
+    allowed
+}
+
+/// Closes the candidate set of one request: what is [`permitted`] and may be asked for its model.
+pub fn decide(
+    policy: &Policy,
+    backends: &[BackendFacts],
+    request: &RequestFacts,
+) -> Result<Decision, Refusal> {
+    if backends.is_empty() {
+        return Err(Refusal::NoBackend);
+    }
+    let mut allowed = permitted(policy, backends);
     if allowed.is_empty() {
         let wanted = match policy.mode {
             PolicyMode::LocalOnly => "local",

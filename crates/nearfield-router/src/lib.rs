@@ -7,6 +7,6 @@ mod decision;
 mod fallback;
 mod policy;
 
-pub use decision::{BackendFacts, Decision, Refusal, RequestFacts, decide};
+pub use decision::{BackendFacts, Decision, Refusal, RequestFacts, decide, permitted};
 pub use fallback::{Failure, fallback_reason};
 pub use policy::{Policy, PolicyError, PolicyMode};

@@ -64,6 +64,12 @@ impl fmt::Display for PolicyMode {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PolicyError {
+    /// Two backends have one name: the ledger could not tell them apart.
+    #[error("two backends are named `{name}`; rename one")]
+    DuplicateBackend {
+        /// The name.
+        name: String,
+    },
     /// A name in the cloud order belongs to no backend.
     #[error(
         "the policy's cloud order names `{name}`, which is not a configured backend; configured are: {known}"
@@ -110,6 +116,11 @@ impl Policy {
     /// Checks the policy against the configured backends, so that a misspelt name is found at start and not by the
     /// first request.
     pub fn check(&self, backends: &[BackendFacts]) -> Result<(), PolicyError> {
+        for (at, backend) in backends.iter().enumerate() {
+            if backends.iter().take(at).any(|earlier| earlier.name == backend.name) {
+                return Err(PolicyError::DuplicateBackend { name: backend.name.clone() });
+            }
+        }
         for (at, name) in self.cloud.iter().enumerate() {
             match backends.iter().find(|backend| backend.name == *name) {
                 None => {
@@ -193,5 +204,8 @@ mod tests {
         );
         assert_eq!(check(&["local"]), Err(PolicyError::NotCloud { name: "local".to_owned() }));
         assert_eq!(check(&["a", "a"]), Err(PolicyError::Repeated { name: "a".to_owned() }));
+        let twice = [facts("a", Locality::Local), facts("a", Locality::Cloud)];
+        let duplicate = PolicyError::DuplicateBackend { name: "a".to_owned() };
+        assert_eq!(Policy::default().check(&twice), Err(duplicate));
     }
 }
