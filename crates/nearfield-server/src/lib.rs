@@ -1,1 +1,8 @@
-//! To be described.
+//! Nearfield's server: the gateway that joins policy, ledger and backends, and the HTTP API in front of it.
+
+pub mod gateway;
+pub mod http;
+pub mod keys;
+pub mod limits;
+mod metrics;
+pub mod tls;

@@ -1,0 +1,237 @@
+//! The way of a request: decide, admit, try the candidates in order, and account for the answer at its end.
+//!
+//! One direction. The candidate set is closed before the ledger admits the request; a backend gets it only after the
+//! ledger has journalled that it will; another candidate is tried only while nothing was produced, and only for what
+//! the policy names. Whatever the end is, it closes the request's one row.
+
+mod account;
+mod attempt;
+mod pricing;
+mod receipt;
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use jiff::Timestamp;
+use nearfield_api::openai::ModelEntry;
+use nearfield_api::{Backend, Error, ErrorKind, EventStream, Locality, ModelInfo, Request};
+use nearfield_router::{BackendFacts, Decision, Policy, PolicyError, RequestFacts, decide, permitted};
+use nearfield_store::{Admission, End, Ledger, Prices, RowHandle, Tariff};
+use tokio::time::{Instant, timeout};
+
+use pricing::Pricing;
+pub use receipt::{Receipt, ReceiptCounterfactual, ReceiptFields};
+
+/// How long one backend may take to list its models before the list goes out without them.
+const LIST_PATIENCE: Duration = Duration::from_secs(5);
+
+/// What a gateway is made of.
+pub struct GatewayOptions {
+    /// The backends, local ones in the order to try them. Their names differ.
+    pub backends: Vec<ConfiguredBackend>,
+    /// Where requests may go.
+    pub policy: Policy,
+    /// Where every request leaves its row.
+    pub ledger: Ledger,
+    /// What cloud tokens cost.
+    pub prices: Prices,
+    /// What this machine's work costs.
+    pub tariff: Tariff,
+    /// The price, as `provider/model`, with which every answer is compared.
+    pub reference: String,
+}
+
+/// A backend as the configuration describes it.
+#[derive(Clone)]
+pub struct ConfiguredBackend {
+    /// The backend.
+    pub backend: Arc<dyn Backend>,
+    /// The models that it may be asked for; `None` for any.
+    pub models: Option<Vec<String>>,
+    /// The provider under which its models stand in the price table. Without it the cost of a cloud answer is unknown.
+    pub price_provider: Option<String>,
+}
+
+/// Who asks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Caller {
+    /// The id of the key that was shown.
+    pub key_id: String,
+}
+
+/// An answer that has begun, or is about to.
+pub struct Answer {
+    /// The request's id, as in the ledger.
+    pub id: String,
+    /// The backend that answers.
+    pub backend: String,
+    /// Where that backend runs.
+    pub locality: Locality,
+    /// Why it answers.
+    pub reason: String,
+    /// The answer. Dropping it cancels the work and closes the row.
+    pub events: EventStream,
+    /// What is known of the answer; complete when the stream has ended.
+    pub receipt: Receipt,
+}
+
+/// Joins policy, ledger and backends.
+pub struct Gateway {
+    backends: Vec<ConfiguredBackend>,
+    /// The same backends, in the same order, as the policy sees them.
+    facts: Vec<BackendFacts>,
+    policy: Policy,
+    ledger: Ledger,
+    pricing: Arc<Pricing>,
+    /// Seconds since 1970 at which this gateway was made; models are listed with it.
+    created: u64,
+}
+
+impl Gateway {
+    /// Checks that the policy fits the backends.
+    ///
+    /// # Errors
+    /// The policy names a backend that is not there or is not a cloud backend, or two backends share a name.
+    pub fn new(options: GatewayOptions) -> Result<Self, PolicyError> {
+        let GatewayOptions { backends, policy, ledger, prices, tariff, reference } = options;
+        let facts: Vec<BackendFacts> = backends.iter().map(facts_of).collect();
+        policy.check(&facts)?;
+        let pricing = Arc::new(Pricing { prices, tariff, reference });
+        let created = Timestamp::now().as_second().unsigned_abs();
+        Ok(Self { backends, facts, policy, ledger, pricing, created })
+    }
+
+    /// Starts to answer a request. Returns when the first token is there, so that until then another candidate can
+    /// take over where the policy allows.
+    ///
+    /// # Errors
+    /// The policy allows no backend, the ledger cannot record the request, or every candidate that might be tried
+    /// failed: then the last one's error. The row is closed in each case.
+    pub async fn answer(&self, caller: &Caller, request: Request) -> Result<Answer, Error> {
+        Box::pin(self.start(caller, request, None)).await
+    }
+
+    /// The same, but after `patience` returns without the first token: from then on the backend that is being tried
+    /// is the one that answers, or fails.
+    ///
+    /// # Errors
+    /// As [`Gateway::answer`].
+    pub async fn answer_within(
+        &self,
+        caller: &Caller,
+        request: Request,
+        patience: Duration,
+    ) -> Result<Answer, Error> {
+        Box::pin(self.start(caller, request, Some(Instant::now() + patience))).await
+    }
+
+    async fn start(
+        &self,
+        caller: &Caller,
+        request: Request,
+        deadline: Option<Instant>,
+    ) -> Result<Answer, Error> {
+        let decision = match decide(&self.policy, &self.facts, &RequestFacts { model: request.model.clone() })
+        {
+            Ok(decision) => decision,
+            Err(refusal) => {
+                let reason = format!("{}: refused", self.policy.mode);
+                let row = self.admit(caller, &request, reason, self.policy.hash())?;
+                let error = Error::from(refusal);
+                row.finish(None, End::bare(error.kind.into()));
+                return Err(error);
+            }
+        };
+        let Decision { candidates, reason, policy_hash } = decision;
+        let row = self.admit(caller, &request, reason.clone(), policy_hash)?;
+        attempt::first_that_answers(self, row, &candidates, reason, request, deadline).await
+    }
+
+    fn admit(
+        &self,
+        caller: &Caller,
+        request: &Request,
+        reason: String,
+        policy_hash: String,
+    ) -> Result<RowHandle, Error> {
+        let admission = Admission {
+            key_id: Some(caller.key_id.clone()),
+            model: request.model.clone(),
+            reason,
+            policy_hash,
+        };
+        self.ledger.admit(admission).map_err(|error| unrecorded(&error))
+    }
+
+    /// The models that the policy lets callers ask for, each once: where several backends offer one name, the first
+    /// that would be tried.
+    ///
+    /// # Errors
+    /// No backend could list its models.
+    pub async fn models(&self) -> Result<Vec<ModelEntry>, Error> {
+        let lists =
+            join_all(permitted(&self.policy, &self.facts).into_iter().map(|facts| self.list(facts))).await;
+        let mut failure = None;
+        let mut listed = false;
+        let mut seen = HashSet::new();
+        let mut entries = Vec::new();
+        for (facts, list) in lists {
+            match list {
+                Ok(models) => {
+                    listed = true;
+                    let new = models.into_iter().filter(|info| seen.insert(info.id.clone()));
+                    entries.extend(new.map(|info| ModelEntry {
+                        info,
+                        created: self.created,
+                        owned_by: facts.name.clone(),
+                    }));
+                }
+                Err(error) => {
+                    tracing::warn!(backend = facts.name, %error, "a backend does not list its models");
+                    failure = Some(error);
+                }
+            }
+        }
+        match failure {
+            Some(error) if !listed => Err(error),
+            _ => Ok(entries),
+        }
+    }
+
+    async fn list<'a>(&self, facts: &'a BackendFacts) -> (&'a BackendFacts, Result<Vec<ModelInfo>, Error>) {
+        let Some(configured) = self.backend(&facts.name) else { return (facts, Ok(Vec::new())) };
+        // A cloud backend that is limited to some models need not be asked which ones it has.
+        if let (Some(models), Locality::Cloud) = (&facts.models, facts.locality) {
+            let info = |id: &String| ModelInfo { id: id.clone(), context_length: None };
+            return (facts, Ok(models.iter().map(info).collect()));
+        }
+        let list = timeout(LIST_PATIENCE, configured.backend.models()).await.unwrap_or_else(|_| {
+            let message =
+                format!("{} did not list its models within {} s", facts.name, LIST_PATIENCE.as_secs());
+            Err(Error::new(ErrorKind::Timeout, message))
+        });
+        let allowed = |info: &ModelInfo| facts.models.as_ref().is_none_or(|models| models.contains(&info.id));
+        (facts, list.map(|models| models.into_iter().filter(allowed).collect()))
+    }
+
+    fn backend(&self, name: &str) -> Option<&ConfiguredBackend> {
+        self.backends.iter().find(|configured| configured.backend.name() == name)
+    }
+}
+
+fn facts_of(configured: &ConfiguredBackend) -> BackendFacts {
+    BackendFacts {
+        name: configured.backend.name().to_owned(),
+        locality: configured.backend.locality(),
+        models: configured.models.clone(),
+    }
+}
+
+/// What cannot be recorded is not sent anywhere.
+fn unrecorded(error: &nearfield_store::StoreError) -> Error {
+    tracing::error!(%error, "a request was refused because the ledger cannot record it");
+    let message = "the request cannot be recorded, so it was not answered; the server's log says why";
+    Error::new(ErrorKind::Internal, message).with_code("ledger_unavailable")
+}

@@ -1,0 +1,227 @@
+//! Follows an answer to its end, and closes its row there: exactly once, whatever the end is.
+
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use futures_core::Stream;
+use nearfield_api::{EngineFacts, Error, ErrorKind, Event, EventStream, Prompt, Request, Usage, Work};
+use nearfield_store::{AttemptEnd, End, Outcome, RowHandle};
+use tokio::time::Instant;
+
+use super::pricing::{Pricing, Seller};
+use super::receipt::{Receipt, ReceiptCounterfactual};
+
+/// The books of one answer.
+pub(super) struct Account {
+    /// Open until the answer has ended.
+    row: Option<RowHandle>,
+    receipt: Receipt,
+    pricing: Arc<Pricing>,
+    seller: Seller,
+    /// When the request was admitted.
+    admitted: Instant,
+    first_token: Option<Instant>,
+    last_token: Option<Instant>,
+    /// Pieces of the answer so far.
+    deltas: u64,
+    /// Size of the prompt, for an estimate where no count comes.
+    prompt_tokens: u64,
+    model: String,
+    engine: Option<EngineFacts>,
+    /// Why this backend answers, where that is not why the first candidate stood first.
+    reason: Option<String>,
+}
+
+impl Account {
+    pub(super) fn new(
+        row: RowHandle,
+        receipt: Receipt,
+        pricing: Arc<Pricing>,
+        seller: Seller,
+        admitted: Instant,
+        prompt_tokens: u64,
+        reason: Option<String>,
+    ) -> Self {
+        let model = receipt.fields().model;
+        Self {
+            row: Some(row),
+            receipt,
+            pricing,
+            seller,
+            admitted,
+            first_token: None,
+            last_token: None,
+            deltas: 0,
+            prompt_tokens,
+            model,
+            engine: None,
+            reason,
+        }
+    }
+
+    /// Takes note of an event that came at a time.
+    fn note(&mut self, event: &Event, at: Instant) {
+        match event {
+            Event::Started { model, engine } => {
+                self.model.clone_from(model);
+                self.engine.clone_from(engine);
+                self.receipt.change(|fields| {
+                    fields.model.clone_from(model);
+                    fields.numerics = engine.as_ref().map(|engine| engine.numerics.clone());
+                    fields.kernels = engine.as_ref().map(|engine| engine.kernels.clone());
+                });
+            }
+            Event::Delta { .. } => {
+                self.deltas += 1;
+                self.last_token = Some(at);
+                if self.first_token.is_none() {
+                    self.first_token = Some(at);
+                    let ttft = milliseconds(at.duration_since(self.admitted));
+                    self.receipt.change(|fields| fields.ttft_ms = Some(ttft));
+                }
+            }
+            Event::Done { usage, work } => self.close(Outcome::Done, Some(*usage), work.as_ref()),
+            _ => {}
+        }
+    }
+
+    /// The answer ended without its end.
+    fn fail(&mut self, outcome: Outcome) {
+        let usage = (self.deltas > 0).then_some(Usage {
+            input: self.prompt_tokens,
+            output: self.deltas,
+            measured: false,
+            ..Usage::default()
+        });
+        self.close(outcome, usage, None);
+    }
+
+    /// Closes row and receipt; only the first call does anything.
+    fn close(&mut self, outcome: Outcome, usage: Option<Usage>, work: Option<&Work>) {
+        let Some(row) = self.row.take() else { return };
+        let priced = usage.and_then(|usage| self.pricing.cost(&self.seller, &self.model, &usage, work));
+        let counterfactual = usage.and_then(|usage| self.pricing.counterfactual(&usage));
+        let energy_joules = work.and_then(|work| work.energy_joules);
+        let (cost, price) = priced.unzip();
+        let attempt = AttemptEnd { outcome: outcome.clone(), usage, cost, price: price.clone() };
+        let end = End {
+            outcome: outcome.clone(),
+            reason: self.reason.take(),
+            usage,
+            ttft: self.first_token.map(|at| at.duration_since(self.admitted)),
+            counterfactual: counterfactual.clone(),
+            energy_joules,
+            numerics: self.engine.as_ref().map(|engine| engine.numerics.clone()),
+        };
+        let sum = row.finish(Some(attempt), end);
+        let speed = self.speed(usage);
+        let duration = milliseconds(self.admitted.elapsed());
+        self.receipt.change(|fields| {
+            fields.outcome = Some(outcome);
+            fields.usage = usage;
+            fields.duration_ms = Some(duration);
+            fields.tokens_per_second = speed;
+            fields.energy_joules = energy_joules;
+            fields.cost = sum;
+            fields.price = price;
+            fields.counterfactual =
+                counterfactual.map(|other| ReceiptCounterfactual { price: other.price, cost: other.cost });
+        });
+    }
+
+    /// Tokens after the first, by the time they took.
+    fn speed(&self, usage: Option<Usage>) -> Option<f64> {
+        let (first, last) = self.first_token.zip(self.last_token)?;
+        let seconds = last.duration_since(first).as_secs_f64();
+        let tokens = usage?.completion_tokens().saturating_sub(1);
+        (tokens > 0 && seconds > 0.0).then(|| tokens as f64 / seconds)
+    }
+}
+
+impl Drop for Account {
+    fn drop(&mut self) {
+        // While panicking the row's own end says so.
+        if !std::thread::panicking() {
+            self.fail(Outcome::Cancelled);
+        }
+    }
+}
+
+/// A backend's answer whose end closes its row.
+pub(super) struct Accounted {
+    events: EventStream,
+    /// Events that were waited for before this backend was settled on, with the time at which they came.
+    early: VecDeque<(Event, Instant)>,
+    account: Account,
+    ended: bool,
+}
+
+impl Accounted {
+    pub(super) fn new(events: EventStream, early: VecDeque<(Event, Instant)>, account: Account) -> Self {
+        Self { events, early, account, ended: false }
+    }
+}
+
+impl Stream for Accounted {
+    type Item = Result<Event, Error>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let this = &mut *self;
+        if this.ended {
+            return Poll::Ready(None);
+        }
+        let next = match this.early.pop_front() {
+            Some((event, at)) => Some((Ok(event), at)),
+            None => match this.events.as_mut().poll_next(context) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(event) => event.map(|event| (event, Instant::now())),
+            },
+        };
+        let (event, at) = next.unwrap_or_else(|| (Err(cut()), Instant::now()));
+        match &event {
+            Ok(event) => {
+                this.account.note(event, at);
+                this.ended = matches!(event, Event::Done { .. });
+            }
+            Err(error) => {
+                this.account.fail(error.kind.into());
+                this.ended = true;
+            }
+        }
+        Poll::Ready(Some(event))
+    }
+}
+
+/// The error of an answer that stops without its end.
+pub(super) fn cut() -> Error {
+    Error::new(ErrorKind::Upstream, "the backend's answer was cut before its end; try again")
+}
+
+/// Bytes of a request's content: what a backend elsewhere gets to see.
+pub(super) fn content_bytes(request: &Request) -> u64 {
+    let prompt = match &request.prompt {
+        Prompt::Chat(messages) => messages
+            .iter()
+            .map(|message| message.content.len() + message.name.as_ref().map_or(0, String::len))
+            .sum(),
+        Prompt::Text { text, suffix } => text.len() + suffix.as_ref().map_or(0, String::len),
+        Prompt::Tokens(tokens) => tokens.len().saturating_mul(size_of::<u32>()),
+    };
+    let stops: usize = request.stop.iter().map(String::len).sum();
+    prompt.saturating_add(stops) as u64
+}
+
+/// Tokens of a prompt, where nobody counts them: about four bytes of text make one.
+pub(super) fn estimated_tokens(request: &Request) -> u64 {
+    match &request.prompt {
+        Prompt::Tokens(tokens) => tokens.len() as u64,
+        _ => content_bytes(request).div_ceil(4),
+    }
+}
+
+fn milliseconds(time: Duration) -> f64 {
+    time.as_micros() as f64 / 1e3
+}

@@ -1,0 +1,147 @@
+//! What the caller is told of an answer beside its text.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use nearfield_api::{Locality, Usage};
+use nearfield_store::{NanoDollars, Outcome};
+use serde::{Serialize, Serializer};
+
+/// The receipt of one answer: a shared handle that fills while the answer runs and is complete when its stream has
+/// ended.
+#[derive(Clone, Debug)]
+pub struct Receipt(Arc<Mutex<ReceiptFields>>);
+
+/// What a receipt says. What is not known, or not known yet, is `None`.
+///
+/// As JSON it is the `nearfield` field of a reply: money in dollars (`cost_usd`), times in milliseconds, tokens as in
+/// the ledger.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct ReceiptFields {
+    /// The request's id, as in the ledger.
+    pub id: String,
+    /// The backend that answers.
+    pub backend: String,
+    /// Where that backend runs.
+    #[serde(serialize_with = "locality")]
+    pub locality: Locality,
+    /// The model that answers, as the backend names it; before it has begun, as the caller wrote it.
+    pub model: String,
+    /// Why that backend.
+    pub reason: String,
+    /// How it ended; `None` while it runs.
+    pub outcome: Option<Outcome>,
+    /// Tokens, counted by the backend or, where its count never came, estimated.
+    #[serde(serialize_with = "usage")]
+    pub usage: Option<Usage>,
+    /// Time to the first token.
+    pub ttft_ms: Option<f64>,
+    /// Time to the end.
+    pub duration_ms: Option<f64>,
+    /// Generated tokens for each second after the first one.
+    pub tokens_per_second: Option<f64>,
+    /// Measured energy of the local work.
+    pub energy_joules: Option<f64>,
+    /// What the request cost, all its attempts together.
+    #[serde(rename = "cost_usd", serialize_with = "dollars")]
+    pub cost: Option<NanoDollars>,
+    /// The name of the price behind the cost.
+    pub price: Option<String>,
+    /// What the same tokens would have cost at the reference price.
+    pub counterfactual: Option<ReceiptCounterfactual>,
+    /// The version of the local engine's arithmetic.
+    pub numerics: Option<String>,
+    /// The kernels that the local engine ran.
+    pub kernels: Option<String>,
+}
+
+/// A cost at another price.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ReceiptCounterfactual {
+    /// The price's name.
+    pub price: String,
+    /// The cost at it.
+    #[serde(rename = "cost_usd", serialize_with = "some_dollars")]
+    pub cost: NanoDollars,
+}
+
+impl Receipt {
+    /// The receipt of an answer that has not begun.
+    pub(super) fn new(id: &str, backend: &str, locality: Locality, model: &str, reason: &str) -> Self {
+        Self(Arc::new(Mutex::new(ReceiptFields {
+            id: id.to_owned(),
+            backend: backend.to_owned(),
+            locality,
+            model: model.to_owned(),
+            reason: reason.to_owned(),
+            outcome: None,
+            usage: None,
+            ttft_ms: None,
+            duration_ms: None,
+            tokens_per_second: None,
+            energy_joules: None,
+            cost: None,
+            price: None,
+            counterfactual: None,
+            numerics: None,
+            kernels: None,
+        })))
+    }
+
+    /// What is known now.
+    pub fn fields(&self) -> ReceiptFields {
+        self.lock().clone()
+    }
+
+    /// Whether the answer has ended, so that nothing will be added.
+    pub fn is_complete(&self) -> bool {
+        self.lock().outcome.is_some()
+    }
+
+    pub(super) fn change(&self, edit: impl FnOnce(&mut ReceiptFields)) {
+        edit(&mut self.lock());
+    }
+
+    fn lock(&self) -> MutexGuard<'_, ReceiptFields> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands out references")]
+fn locality<S: Serializer>(locality: &Locality, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(locality.as_str())
+}
+
+#[expect(clippy::ref_option, reason = "serde hands out references")]
+fn usage<S: Serializer>(usage: &Option<Usage>, serializer: S) -> Result<S::Ok, S::Error> {
+    #[derive(Serialize)]
+    struct Tokens {
+        #[serde(rename = "input_tokens")]
+        input: u64,
+        #[serde(rename = "cached_input_tokens")]
+        cached_input: u64,
+        #[serde(rename = "output_tokens")]
+        output: u64,
+        #[serde(rename = "reasoning_tokens")]
+        reasoning: u64,
+        measured: bool,
+    }
+    usage
+        .map(|usage| Tokens {
+            input: usage.input,
+            cached_input: usage.cached_input,
+            output: usage.output,
+            reasoning: usage.reasoning,
+            measured: usage.measured,
+        })
+        .serialize(serializer)
+}
+
+#[expect(clippy::ref_option, reason = "serde hands out references")]
+fn dollars<S: Serializer>(amount: &Option<NanoDollars>, serializer: S) -> Result<S::Ok, S::Error> {
+    amount.map(NanoDollars::dollars).serialize(serializer)
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands out references")]
+fn some_dollars<S: Serializer>(amount: &NanoDollars, serializer: S) -> Result<S::Ok, S::Error> {
+    amount.dollars().serialize(serializer)
+}

@@ -1,0 +1,53 @@
+//! The HTTP server: connections with limits, checks that every request passes, OpenAI's routes.
+
+mod activity;
+mod answer;
+mod body;
+mod connection;
+mod framing;
+mod guard;
+mod io;
+mod options;
+mod progress;
+mod record;
+mod reply;
+mod routes;
+mod server;
+mod shutdown;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use tokio::sync::Semaphore;
+
+use crate::gateway::Gateway;
+use crate::keys::Authenticator;
+use crate::limits::Limits;
+use crate::metrics::Metrics;
+use activity::Pulse;
+
+pub use options::{DEFAULT_PORT, ServeError, ServerOptions};
+pub use server::{Server, serve};
+pub use shutdown::Shutdown;
+
+/// The two ends of a request's connection.
+#[derive(Clone, Copy, Debug)]
+struct Peer {
+    local: SocketAddr,
+}
+
+/// What routes and checks share.
+type Service = Arc<Shared>;
+
+struct Shared {
+    gateway: Arc<Gateway>,
+    keys: Authenticator,
+    limits: Limits,
+    allowed_hosts: Vec<String>,
+    cors_origins: Vec<String>,
+    metrics: Arc<Metrics>,
+    pulse: Arc<Pulse>,
+    /// Bytes of request bodies that may still be taken in.
+    bodies: Arc<Semaphore>,
+    shutdown: Shutdown,
+}

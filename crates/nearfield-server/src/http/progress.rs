@@ -1,0 +1,95 @@
+//! Follows an answer's events for health, metrics and log.
+
+use std::sync::Arc;
+
+use metrics::{Gauge, Histogram};
+use nearfield_api::{Event, Usage};
+use tokio::time::Instant;
+
+use super::Service;
+use super::activity::Beating;
+use super::record::Record;
+
+/// A request that a backend is about to answer.
+pub(super) struct Asked {
+    beating: Beating,
+    in_flight: Gauge,
+}
+
+impl Asked {
+    pub(super) fn new(service: &Service) -> Self {
+        let in_flight = service.metrics.in_flight();
+        in_flight.increment(1.0);
+        Self { beating: service.pulse.enter(), in_flight }
+    }
+}
+
+impl Drop for Asked {
+    fn drop(&mut self) {
+        self.in_flight.decrement(1.0);
+    }
+}
+
+/// A request that a backend answers.
+pub(super) struct Progress {
+    asked: Asked,
+    service: Service,
+    record: Arc<Record>,
+    backend: String,
+    first_token: Histogram,
+    inter_token: Histogram,
+    last_token: Option<Instant>,
+}
+
+impl Progress {
+    pub(super) fn new(asked: Asked, service: &Service, record: &Arc<Record>, backend: &str) -> Self {
+        Self {
+            asked,
+            service: Arc::clone(service),
+            record: Arc::clone(record),
+            backend: backend.to_owned(),
+            first_token: service.metrics.first_token(backend),
+            inter_token: service.metrics.inter_token(backend),
+            last_token: None,
+        }
+    }
+
+    /// Takes note of an event.
+    pub(super) fn note(&mut self, event: &Event) {
+        self.asked.beating.beat();
+        match event {
+            Event::Delta { .. } => self.token(),
+            Event::Done { usage, .. } => self.done(*usage),
+            _ => {}
+        }
+    }
+
+    /// The record of the request.
+    pub(super) fn record(&self) -> &Record {
+        &self.record
+    }
+
+    fn token(&mut self) {
+        let now = Instant::now();
+        if let Some(last) = self.last_token.replace(now) {
+            self.inter_token.record(now.duration_since(last));
+        } else {
+            let after = now.duration_since(self.record.started());
+            self.record.first_token(after);
+            self.first_token.record(after);
+        }
+    }
+
+    fn done(&self, usage: Usage) {
+        self.record.done(usage);
+        let kinds = [
+            ("input", usage.input),
+            ("cached_input", usage.cached_input),
+            ("output", usage.output),
+            ("reasoning", usage.reasoning),
+        ];
+        for (kind, count) in kinds.into_iter().filter(|&(_, count)| count > 0) {
+            self.service.metrics.tokens(&self.backend, kind, count);
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! What the server counts. Labels are closed sets (routes, backends' configured names, outcomes): never a key, a
+//! model name from a request, or anything a user wrote.
+
+use std::time::Duration;
+
+use metrics::{Counter, Gauge, Histogram, Key, Label, Level, Metadata, Recorder as _, Unit};
+use metrics_exporter_prometheus::{
+    BuildError, Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder,
+};
+
+const REQUESTS: &str = "nearfield_requests_total";
+const DURATION: &str = "nearfield_request_duration_seconds";
+const IN_FLIGHT: &str = "nearfield_requests_in_flight";
+const TOKENS: &str = "nearfield_tokens_total";
+const FIRST_TOKEN: &str = "nearfield_time_to_first_token_seconds";
+const INTER_TOKEN: &str = "nearfield_inter_token_seconds";
+const CONNECTIONS: &str = "nearfield_connections";
+const REFUSED: &str = "nearfield_connections_refused_total";
+
+const METADATA: Metadata<'static> = Metadata::new("nearfield_server", Level::INFO, Some(module_path!()));
+/// Upper bounds in seconds: from one token on a fast machine to a long answer on a slow one.
+const LONG_BUCKETS: [f64; 14] =
+    [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 120.0, 600.0];
+const SHORT_BUCKETS: [f64; 12] =
+    [0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0];
+
+/// One server's metrics. Not global, so that several servers can live in one process.
+pub(crate) struct Metrics {
+    recorder: PrometheusRecorder,
+    handle: PrometheusHandle,
+}
+
+impl Metrics {
+    pub(crate) fn new() -> Result<Self, BuildError> {
+        let recorder = PrometheusBuilder::new()
+            .set_buckets(&LONG_BUCKETS)?
+            .set_buckets_for_metric(Matcher::Full(INTER_TOKEN.to_owned()), &SHORT_BUCKETS)?
+            .build_recorder();
+        let handle = recorder.handle();
+        let count = Some(Unit::Count);
+        let seconds = Some(Unit::Seconds);
+        let counter = |name: &'static str, unit, text: &'static str| {
+            recorder.describe_counter(name.into(), unit, text.into());
+        };
+        counter(REQUESTS, count, "Requests by route, outcome and backend");
+        counter(TOKENS, count, "Tokens by backend and kind (input, cached_input, output, reasoning)");
+        counter(REFUSED, count, "Connections refused, by reason");
+        let histogram = |name: &'static str, text: &'static str| {
+            recorder.describe_histogram(name.into(), seconds, text.into());
+        };
+        histogram(DURATION, "Time from a request's headers to the end of its reply, by route");
+        histogram(FIRST_TOKEN, "Time from a request's headers to its first token, by backend");
+        histogram(INTER_TOKEN, "Time between two pieces of an answer, by backend");
+        recorder.describe_gauge(IN_FLIGHT.into(), count, "Requests being answered by a backend now".into());
+        recorder.describe_gauge(CONNECTIONS.into(), count, "Open connections".into());
+        let metrics = Self { recorder, handle };
+        metrics.in_flight().set(0.0);
+        metrics.connections().set(0.0);
+        Ok(metrics)
+    }
+
+    /// The text that Prometheus reads.
+    pub(crate) fn render(&self) -> String {
+        self.handle.render()
+    }
+
+    /// Moves raw samples into their buckets; without it they pile up between two scrapes.
+    pub(crate) fn upkeep(&self) {
+        self.handle.run_upkeep();
+    }
+
+    /// A request ended.
+    pub(crate) fn request(
+        &self,
+        route: &'static str,
+        outcome: &'static str,
+        backend: &str,
+        duration: Duration,
+    ) {
+        let labels = vec![
+            Label::from_static_parts("route", route),
+            Label::from_static_parts("outcome", outcome),
+            Label::new("backend", backend.to_owned()),
+        ];
+        self.counter(REQUESTS, labels).increment(1);
+        self.histogram(DURATION, vec![Label::from_static_parts("route", route)]).record(duration);
+    }
+
+    /// Tokens of one answer.
+    pub(crate) fn tokens(&self, backend: &str, kind: &'static str, count: u64) {
+        let labels = vec![Label::new("backend", backend.to_owned()), Label::from_static_parts("kind", kind)];
+        self.counter(TOKENS, labels).increment(count);
+    }
+
+    /// Where times to the first token of a backend go.
+    pub(crate) fn first_token(&self, backend: &str) -> Histogram {
+        self.histogram(FIRST_TOKEN, vec![Label::new("backend", backend.to_owned())])
+    }
+
+    /// Where times between tokens of a backend go.
+    pub(crate) fn inter_token(&self, backend: &str) -> Histogram {
+        self.histogram(INTER_TOKEN, vec![Label::new("backend", backend.to_owned())])
+    }
+
+    /// Requests that a backend is answering.
+    pub(crate) fn in_flight(&self) -> Gauge {
+        self.recorder.register_gauge(&Key::from_static_name(IN_FLIGHT), &METADATA)
+    }
+
+    /// Open connections.
+    pub(crate) fn connections(&self) -> Gauge {
+        self.recorder.register_gauge(&Key::from_static_name(CONNECTIONS), &METADATA)
+    }
+
+    /// A connection was refused.
+    pub(crate) fn refused(&self, reason: &'static str) {
+        self.counter(REFUSED, vec![Label::from_static_parts("reason", reason)]).increment(1);
+    }
+
+    fn counter(&self, name: &'static str, labels: Vec<Label>) -> Counter {
+        self.recorder.register_counter(&Key::from_parts(name, labels), &METADATA)
+    }
+
+    fn histogram(&self, name: &'static str, labels: Vec<Label>) -> Histogram {
+        self.recorder.register_histogram(&Key::from_parts(name, labels), &METADATA)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_counted_is_shown() {
+        let metrics = Metrics::new().unwrap();
+        metrics.request("/v1/models", "ok", "", Duration::from_millis(3));
+        metrics.request("/v1/models", "ok", "", Duration::from_millis(3));
+        metrics.tokens("local", "output", 7);
+        metrics.first_token("local").record(Duration::from_millis(40));
+        metrics.in_flight().increment(1.0);
+        metrics.refused("full");
+        metrics.upkeep();
+        let text = metrics.render();
+        assert!(
+            text.contains(r#"nearfield_requests_total{route="/v1/models",outcome="ok",backend=""} 2"#),
+            "{text}"
+        );
+        assert!(text.contains(r#"nearfield_tokens_total{backend="local",kind="output"} 7"#), "{text}");
+        let bucket = r#"nearfield_time_to_first_token_seconds_bucket{backend="local",le="0.05"} 1"#;
+        assert!(text.contains(bucket), "{text}");
+        assert!(text.contains("nearfield_requests_in_flight 1"), "{text}");
+        assert!(text.contains(r#"nearfield_connections_refused_total{reason="full"} 1"#), "{text}");
+    }
+}
