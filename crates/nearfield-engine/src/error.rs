@@ -27,6 +27,14 @@ pub enum EngineError {
         /// When a slot is likely to be free.
         retry_after: Duration,
     },
+    /// More choices than can ever run at once.
+    #[error("{choices} choices were asked for, but at most {slots} can run at once; ask for fewer")]
+    TooManyChoices {
+        /// Choices that were asked for.
+        choices: usize,
+        /// Slots of the engine.
+        slots: usize,
+    },
     /// The memory plan does not fit.
     #[error(
         "{needed} bytes of memory are needed but {available} are available; use a smaller --context or fewer slots"

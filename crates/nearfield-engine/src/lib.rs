@@ -1,18 +1,39 @@
 //! Nearfield's inference engine.
 //!
-//! [`Runner`] computes the graph for batches of tokens; nothing outside sees a tensor.
+//! An [`Engine`] is a loaded model on threads of its own. [`Engine::submit`] takes a prompt as tokens and gives a
+//! [`Session`] that yields tokens; text is the business of callers. [`Runner`] is the graph below it, for those who want
+//! logits; nothing outside sees a tensor.
 #![expect(unsafe_code, reason = "threads of one section write disjoint parts of the same buffers")]
 
+mod admission;
 mod cache;
+mod engine;
 mod error;
+mod memory;
+mod options;
+mod outbox;
 mod plan;
+mod request;
 mod rope;
 mod runner;
+mod running;
+mod sampler;
+mod scheduler;
+mod session;
 mod shared;
 mod weights;
 
+pub use admission::Load;
 pub use cache::Sequence;
+pub use engine::Engine;
 pub use error::EngineError;
 pub use nearfield_kernels::{KernelSet, KeyValueType};
+pub use options::EngineOptions;
 pub use plan::Plan;
+pub use request::{Generate, MAX_ALTERNATIVES, Sampling};
 pub use runner::{Arithmetic, Chunk, Logits, LogitsWanted, Runner, RunnerOptions};
+pub use session::{FinishReason, Session, SessionStats, Step};
+
+/// The version of the arithmetic that results are made of: the same number, model, prompt, settings and seed give the
+/// same tokens on any machine. It stands in every receipt.
+pub const NUMERICS_VERSION: u32 = 1;

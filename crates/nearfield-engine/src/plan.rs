@@ -1,7 +1,23 @@
 //! The one account of memory: computed before anything is allocated, printed, then kept to.
 
-use nearfield_kernels::{KeyValueLayout, KeyValueType, PAGE_POSITIONS};
-use nearfield_model::Architecture;
+use nearfield_kernels::{GROUP, KeyValueLayout, KeyValueType, PAGE_POSITIONS};
+use nearfield_model::{Architecture, Model};
+
+use crate::error::EngineError;
+use crate::memory;
+use crate::options::EngineOptions;
+
+/// Longest context that is taken without being asked for.
+const DEFAULT_CONTEXT: usize = 8192;
+
+/// Most rows in a step, unless there are more slots.
+const ROWS: usize = 256;
+
+/// Least rows that a step leaves to prompts when every slot is decoding.
+const PROMPT_ROWS: usize = 32;
+
+/// Shortest context that is worth loading a model for when the default one does not fit.
+const LEAST_CONTEXT: usize = 512;
 
 /// What a loaded model takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,59 +34,125 @@ pub struct Plan {
     pub slots: usize,
     /// Largest number of rows (tokens) in one step.
     pub rows: usize,
-    /// Bytes of intermediate results.
+    /// Bytes of intermediate results and tables.
     pub scratch_bytes: u64,
 }
 
 impl Plan {
-    /// Plans a model.
-    pub fn new(
-        architecture: &Architecture,
-        weight_bytes: u64,
-        kind: KeyValueType,
-        context: usize,
-        slots: usize,
-        rows: usize,
-        cache_positions: usize,
-    ) -> Self {
-        let page: u64 = architecture
-            .layers
-            .iter()
-            .map(|layer| {
-                KeyValueLayout::new(kind, layer.key_value_heads, layer.head_size).page_bytes() as u64
-            })
-            .sum();
-        let widest = architecture
-            .layers
-            .iter()
-            .map(|layer| {
-                let attention = (layer.heads + layer.key_value_heads) * 2 * layer.head_size;
-                attention + 2 * layer.feed_forward_size
-            })
-            .max()
-            .unwrap_or(0);
-        let columns = 4 * architecture.hidden_size + 2 * widest;
-        let logits = slots * architecture.vocabulary_size;
-        Self {
-            weight_bytes,
-            key_value_bytes_per_position: page / PAGE_POSITIONS as u64,
-            cache_positions: cache_positions.div_ceil(PAGE_POSITIONS) * PAGE_POSITIONS,
-            context,
-            slots,
-            rows,
-            scratch_bytes: 4 * (rows * columns + logits) as u64,
+    /// Plans a model within the options and the memory there is.
+    pub(crate) fn for_model(model: &Model, options: &EngineOptions) -> Result<Self, EngineError> {
+        let available = options.memory_bytes.or_else(memory::available).unwrap_or(u64::MAX);
+        let architecture = model.architecture();
+        let most = architecture.context_length;
+        let invalid = |name, expected| Err(EngineError::InvalidSetting { name, expected });
+        if options.slots == 0 {
+            return invalid("slots", "at least 1");
         }
+        if options.context.is_some_and(|context| context == 0 || context > most) {
+            return invalid("context", "at least 1 and at most the context that the model was made for");
+        }
+        let wanted = options.context.unwrap_or(most.min(DEFAULT_CONTEXT));
+        let mut plan = Self {
+            weight_bytes: model.tensors().total_bytes(),
+            key_value_bytes_per_position: position_bytes(architecture, options.key_value_type),
+            cache_positions: 0,
+            context: wanted,
+            slots: options.slots,
+            rows: ROWS.max(options.slots + PROMPT_ROWS),
+            scratch_bytes: 0,
+        };
+        plan.scratch_bytes = scratch_bytes(architecture, &plan, options.thread_count());
+        plan.divide(options, available)
+    }
+
+    /// Divides what weights and scratch leave into positions.
+    fn divide(mut self, options: &EngineOptions, available: u64) -> Result<Self, EngineError> {
+        let page_bytes = self.key_value_bytes_per_position * PAGE_POSITIONS as u64;
+        let pages = |bytes: u64| usize::try_from(bytes / page_bytes.max(1)).unwrap_or(usize::MAX);
+        let left = available.saturating_sub(self.weight_bytes + self.scratch_bytes);
+        let allowed = options.cache_bytes.unwrap_or(available / 4);
+        let mut one = self.context.div_ceil(PAGE_POSITIONS);
+        if options.context.is_none() && one > pages(left) {
+            // Nobody asked for this context, so a shorter one will do.
+            let least = self.context.min(LEAST_CONTEXT);
+            self.context = (pages(left) * PAGE_POSITIONS).max(least).min(self.context);
+            one = self.context.div_ceil(PAGE_POSITIONS);
+        }
+        let all = one.saturating_mul(self.slots);
+        let chosen = match options.cache_bytes {
+            Some(_) => pages(allowed),
+            None => pages(allowed.min(left)),
+        };
+        self.cache_positions = chosen.min(all).max(one).saturating_mul(PAGE_POSITIONS);
+        let needed = self.total_bytes();
+        if needed > available {
+            return Err(EngineError::OutOfMemory { needed, available });
+        }
+        Ok(self)
     }
 
     /// Bytes of the whole cache of keys and values.
     pub fn cache_bytes(&self) -> u64 {
-        self.key_value_bytes_per_position * self.cache_positions as u64
+        self.key_value_bytes_per_position.saturating_mul(self.cache_positions as u64)
     }
 
     /// Everything together.
     pub fn total_bytes(&self) -> u64 {
-        self.weight_bytes + self.cache_bytes() + self.scratch_bytes
+        self.weight_bytes.saturating_add(self.cache_bytes()).saturating_add(self.scratch_bytes)
     }
+}
+
+/// Bytes of one position's keys and values in all layers.
+fn position_bytes(architecture: &Architecture, kind: KeyValueType) -> u64 {
+    let page = |layer: &nearfield_model::Layer| {
+        KeyValueLayout::new(kind, layer.key_value_heads, layer.head_size).page_bytes() as u64
+    };
+    architecture.layers.iter().map(page).sum::<u64>() / PAGE_POSITIONS as u64
+}
+
+/// The largest value of a size among the layers.
+fn widest(architecture: &Architecture, size: impl Fn(&nearfield_model::Layer) -> usize) -> u64 {
+    architecture.layers.iter().map(size).max().unwrap_or(0) as u64
+}
+
+/// An upper bound of everything that a runner and a sampler allocate beside the cache: intermediate results of a full
+/// step, logits of every slot, int8 activations, each thread's scratch, RoPE tables, and norms and biases as `f32`.
+fn scratch_bytes(architecture: &Architecture, plan: &Plan, threads: usize) -> u64 {
+    const FLOAT: u64 = 4;
+    let (rows, slots, threads) = (plan.rows as u64, plan.slots as u64, threads as u64);
+    let (hidden, vocabulary) = (architecture.hidden_size as u64, architecture.vocabulary_size as u64);
+    let queries = widest(architecture, |layer| layer.heads * layer.head_size);
+    let keys = widest(architecture, |layer| layer.key_value_heads * layer.head_size);
+    let feed_forward = widest(architecture, |layer| layer.feed_forward_size);
+    let head_size = widest(architecture, |layer| layer.head_size);
+    let group = widest(architecture, |layer| layer.heads / layer.key_value_heads);
+    let columns = hidden.max(queries).max(feed_forward).next_multiple_of(GROUP as u64);
+
+    let buffers = FLOAT * rows * (3 * hidden + 2 * queries + 2 * keys + 2 * feed_forward);
+    let logits = FLOAT * slots * vocabulary;
+    // A byte for each code; a scale and two sums for each group.
+    let quantized = rows * (columns + columns / GROUP as u64 * 12);
+    // Chains of 16 rows for each activation row, and a panel or a row of dequantized weights.
+    let products = FLOAT * (2 * 16 * rows + 16 * columns.max(256));
+    // Keys and values of a page, and outputs and states of 16 queries of a group of heads.
+    let page = PAGE_POSITIONS as u64;
+    let attention = FLOAT * (2 * page * head_size + 2 * 16 * group * (head_size + 3));
+    let rotations: u64 = architecture
+        .rope
+        .iter()
+        .map(|rope| (plan.context.next_power_of_two() * rope.dimension) as u64 * FLOAT)
+        .sum();
+    let vectors: u64 = architecture
+        .layers
+        .iter()
+        .map(|layer| {
+            let heads = (layer.heads + 2 * layer.key_value_heads + 2) * layer.head_size;
+            FLOAT * (4 * hidden + heads as u64)
+        })
+        .sum();
+    // Changed logits, weights and candidates of the sampler.
+    let sampler = 3 * FLOAT * vocabulary;
+    buffers + logits + quantized + threads * (products + attention) + rotations + vectors + sampler
 }
 
 impl std::fmt::Display for Plan {

@@ -24,7 +24,9 @@ impl RopeTable {
         match &rope.scaling {
             RopeScaling::None => {}
             RopeScaling::Linear { factor } => {
-                frequencies.iter_mut().for_each(|f| *f /= f64::from(*factor));
+                for f in &mut frequencies {
+                    *f /= f64::from(*factor);
+                }
             }
             RopeScaling::Llama3 { factor, low_frequency_factor, high_frequency_factor, original_context } => {
                 let (factor, low, high) =

@@ -119,6 +119,44 @@ pub(crate) fn soft_cap_body(x: &mut [f32], cap: f32) {
     }
 }
 
+multiversion! {
+    /// The largest element, or `None` if there is none or any element is not finite.
+    pub fn largest / largest_avx2 / largest_avx512(x: &[f32]) -> Option<f32> = largest_body;
+}
+
+#[inline(always)]
+fn largest_body(x: &[f32]) -> Option<f32> {
+    let (mut lanes, mut bits) = ([f32::NEG_INFINITY; LANES], [0_u32; LANES]);
+    let (chunks, rest) = x.as_chunks::<LANES>();
+    for chunk in chunks {
+        for ((lane, bits), value) in lanes.iter_mut().zip(&mut bits).zip(chunk) {
+            *lane = if *value > *lane { *value } else { *lane };
+            *bits = (*bits).max(value.to_bits() & 0x7FFF_FFFF);
+        }
+    }
+    for ((lane, bits), value) in lanes.iter_mut().zip(&mut bits).zip(rest) {
+        *lane = if *value > *lane { *value } else { *lane };
+        *bits = (*bits).max(value.to_bits() & 0x7FFF_FFFF);
+    }
+    // Magnitudes compare as integers, and every NaN or infinity is at least the bits of infinity.
+    let finite = !x.is_empty() && bits.iter().all(|bits| *bits < 0x7F80_0000);
+    finite.then(|| lanes.iter().copied().fold(f32::NEG_INFINITY, f32::max))
+}
+
+multiversion! {
+    /// `out[i] = e^((x[i] - shift) / divisor)`.
+    pub fn exp_of_ratio / exp_of_ratio_avx2 / exp_of_ratio_avx512(
+        x: &[f32], shift: f32, divisor: f32, out: &mut [f32],
+    ) = exp_of_ratio_body;
+}
+
+#[inline(always)]
+fn exp_of_ratio_body(x: &[f32], shift: f32, divisor: f32, out: &mut [f32]) {
+    for (out, x) in out.iter_mut().zip(x) {
+        *out = math::exp((x - shift) / divisor);
+    }
+}
+
 /// Which components a rotation pairs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RotaryPairs {
@@ -187,6 +225,10 @@ mod tests {
                 soft_cap(set, &mut z, 3.0);
                 add(set, &mut z, &y);
                 all.extend_from_slice(&z);
+                let mut z = vec![0.0; count];
+                exp_of_ratio(set, &x, 1.5, 0.7, &mut z);
+                all.extend_from_slice(&z);
+                all.push(largest(set, &x).unwrap());
                 let half = count / 2;
                 for pairs in [RotaryPairs::Halves, RotaryPairs::Adjacent] {
                     let mut z = x.clone();
@@ -199,6 +241,27 @@ mod tests {
             for set in KernelSet::available() {
                 assert!(run(set) == wanted, "{} at {count}", set.name());
             }
+        }
+    }
+
+    #[test]
+    fn the_largest_is_found_and_nothing_hides() {
+        for set in KernelSet::available() {
+            for count in [1, 15, 16, 40, 100] {
+                let mut x = numbers(count);
+                for place in [0, count / 2, count - 1] {
+                    let kept = x[place];
+                    x[place] = 77.0;
+                    assert_eq!(largest(set, &x), Some(77.0));
+                    for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+                        x[place] = bad;
+                        assert_eq!(largest(set, &x), None);
+                    }
+                    x[place] = kept;
+                }
+            }
+            assert_eq!(largest(set, &[]), None);
+            assert_eq!(largest(set, &[-3.0, -2.0]), Some(-2.0));
         }
     }
 

@@ -1,0 +1,52 @@
+//! How an engine is started.
+
+use nearfield_kernels::{KernelSet, KeyValueType};
+
+use crate::runner::Arithmetic;
+
+/// How an [`Engine`](crate::Engine) computes and how much it may take.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EngineOptions {
+    /// Threads that compute; `None` takes one for each processor that this process may use.
+    pub threads: Option<usize>,
+    /// Positions that one sequence may reach; `None` takes the model's own, at most 8192, less if it does not fit.
+    pub context: Option<usize>,
+    /// Element type of cached keys and values.
+    pub key_value_type: KeyValueType,
+    /// Default or exact.
+    pub arithmetic: Arithmetic,
+    /// Kernel set; `None` takes the fastest, or what `NEARFIELD_KERNELS` names.
+    pub kernels: Option<KernelSet>,
+    /// Sequences that may run at once (each choice of a request is one).
+    pub slots: usize,
+    /// Requests that may wait for a slot. With none, a request that cannot start at once is refused.
+    pub queue: usize,
+    /// Bytes for cached keys and values; `None` takes a quarter of the available memory. Never less than one context.
+    pub cache_bytes: Option<u64>,
+    /// Bytes that everything together may take; `None` takes what the system says is available.
+    pub memory_bytes: Option<u64>,
+}
+
+impl Default for EngineOptions {
+    fn default() -> Self {
+        Self {
+            threads: None,
+            context: None,
+            key_value_type: KeyValueType::F16,
+            arithmetic: Arithmetic::Default,
+            kernels: None,
+            slots: 32,
+            queue: 0,
+            cache_bytes: None,
+            memory_bytes: None,
+        }
+    }
+}
+
+impl EngineOptions {
+    /// Threads, with the default worked out.
+    pub(crate) fn thread_count(&self) -> usize {
+        let all = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        self.threads.unwrap_or_else(all).max(1)
+    }
+}

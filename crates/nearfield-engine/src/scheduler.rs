@@ -1,0 +1,204 @@
+//! The engine's loop: every step joins the next token of all answers with a slice of the prompts.
+
+use std::time::{Duration, Instant};
+
+use nearfield_kernels::PAGE_POSITIONS;
+
+use crate::admission::{Admission, Job};
+use crate::error::EngineError;
+use crate::plan::Plan;
+use crate::runner::{Chunk, LogitsWanted, Runner};
+use crate::running::{Choice, Running};
+use crate::sampler::Sampler;
+
+/// Most rows of prompts in a step while answers are being generated, so that these keep flowing.
+const PREFILL_BESIDE_DECODE: usize = 128;
+
+/// Everything that the engine's thread works with.
+pub(crate) struct Scheduler<'a> {
+    runner: Runner<'a>,
+    admission: &'a Admission,
+    sampler: Sampler,
+    running: Vec<Running>,
+    /// Most rows in a step.
+    rows: usize,
+    /// What a step has taken lately.
+    step_time: Duration,
+}
+
+impl<'a> Scheduler<'a> {
+    pub(crate) fn new(runner: Runner<'a>, admission: &'a Admission, plan: &Plan) -> Self {
+        let sampler = Sampler::new(runner.kernels());
+        Self { runner, admission, sampler, running: Vec::new(), rows: plan.rows, step_time: Duration::ZERO }
+    }
+
+    /// Works until the account is closed.
+    pub(crate) fn run(mut self) {
+        while let Some(jobs) = self.admission.take(self.running.is_empty()) {
+            for job in jobs {
+                self.begin(job);
+            }
+            if self.step().is_err() {
+                // Requests are checked before they come here, so this is a fault of the engine itself: the sessions
+                // learn that it has stopped.
+                return;
+            }
+        }
+    }
+
+    /// Opens a sequence for each choice of an admitted job.
+    fn begin(&mut self, job: Job) {
+        let positions = job.pages * PAGE_POSITIONS;
+        let sequences: Vec<_> = (0..job.request.choices).map_while(|_| self.runner.open(positions)).collect();
+        if sequences.len() == job.request.choices as usize {
+            self.running.push(Running::new(job, sequences));
+            return;
+        }
+        // The account admits no more than the cache holds. Were it wrong, the request would end as stopped.
+        for sequence in sequences {
+            self.runner.close(sequence);
+        }
+        self.admission.release(job.request.choices as usize, job.pages);
+    }
+
+    /// Drops what was cancelled or ended, then computes one step of the rest. Returns the rows computed.
+    pub(crate) fn step(&mut self) -> Result<usize, EngineError> {
+        self.admission.sweep();
+        self.heed_callers();
+        let rows = self.share_rows();
+        if rows == 0 {
+            return Ok(0);
+        }
+        let begun = Instant::now();
+        self.compute()?;
+        let taken = begun.elapsed();
+        for session in &mut self.running {
+            let part: usize = session.choices.iter().map(|choice| choice.rows).sum();
+            session.stats.busy += taken.mul_f64(part as f64 / rows as f64);
+        }
+        self.step_time = if self.step_time.is_zero() { taken } else { (self.step_time * 7 + taken) / 8 };
+        self.remove_finished();
+        self.foretell_relief();
+        Ok(rows)
+    }
+
+    /// Marks choices that their callers have cancelled or ended.
+    fn heed_callers(&mut self) {
+        for session in &mut self.running {
+            let outbox = session.publisher.outbox();
+            let cancelled = outbox.is_cancelled();
+            for choice in &mut session.choices {
+                choice.over |= cancelled || outbox.is_ended(choice.index);
+            }
+        }
+        self.remove_finished();
+    }
+
+    /// Closes choices that are over, and sessions that have no other.
+    fn remove_finished(&mut self) {
+        let (runner, admission) = (&mut self.runner, self.admission);
+        let mut finished = Vec::new();
+        for session in &mut self.running {
+            for choice in session.choices.extract_if(.., |choice| choice.over) {
+                runner.close(choice.sequence);
+                admission.release(1, session.pages);
+            }
+        }
+        finished.extend(self.running.extract_if(.., |session| session.choices.is_empty()));
+        for session in finished {
+            session.finish();
+        }
+    }
+
+    /// Deals out the coming step's rows: one for each answer in progress, the rest to prompts. Half of the prompts'
+    /// part goes to the one that came first, so that it cannot starve; the other half to the shortest, so that short
+    /// prompts do not wait behind long ones.
+    fn share_rows(&mut self) -> usize {
+        let mut decoding = 0;
+        let mut prompts: Vec<(&mut Choice, usize)> = Vec::new();
+        for session in &mut self.running {
+            let Running { request, choices, .. } = session;
+            for choice in choices {
+                let left = choice.prompt_left(request);
+                choice.rows = usize::from(left == 0);
+                decoding += choice.rows;
+                if left > 0 {
+                    prompts.push((choice, left));
+                }
+            }
+        }
+        let most = self.rows.saturating_sub(decoding).max(1);
+        let budget = if decoding > 0 { most.min(PREFILL_BESIDE_DECODE) } else { most };
+        let mut free = budget;
+        if let Some((first, left)) = prompts.first_mut() {
+            first.rows = (*left).min(budget.div_ceil(2));
+            *left -= first.rows;
+            free -= first.rows;
+        }
+        prompts.sort_by_key(|(_, left)| *left);
+        for (choice, left) in prompts {
+            let more = left.min(free);
+            choice.rows += more;
+            free -= more;
+        }
+        decoding + budget - free
+    }
+
+    /// Runs the graph over the rows dealt out, and picks a token for each sequence whose prompt is complete.
+    fn compute(&mut self) -> Result<(), EngineError> {
+        let mut chunks = Vec::new();
+        for session in &mut self.running {
+            let prompt = &session.request.tokens;
+            for choice in session.choices.iter_mut().filter(|choice| choice.rows > 0) {
+                let fed = choice.sequence.length();
+                let (tokens, logits) = if fed < prompt.len() {
+                    let last = fed + choice.rows == prompt.len();
+                    let wanted = if last { LogitsWanted::Last } else { LogitsWanted::None };
+                    (&prompt[fed..fed + choice.rows], wanted)
+                } else {
+                    (std::slice::from_ref(&choice.next), LogitsWanted::Last)
+                };
+                chunks.push(Chunk { sequence: &mut choice.sequence, tokens, logits });
+            }
+        }
+        let logits = self.runner.step(&mut chunks)?;
+        drop(chunks);
+        let mut rows = 0..logits.rows();
+        for session in &mut self.running {
+            let prompt = session.request.tokens.len();
+            for index in 0..session.choices.len() {
+                let choice = &session.choices[index];
+                if choice.rows > 0
+                    && choice.sequence.length() >= prompt
+                    && let Some(row) = rows.next()
+                {
+                    session.pick(index, logits.row(row), &mut self.sampler);
+                }
+            }
+        }
+        // A session with a logit that is not finite has ended with an error.
+        self.end_failed();
+        Ok(())
+    }
+
+    fn end_failed(&mut self) {
+        let (runner, admission) = (&mut self.runner, self.admission);
+        for session in self.running.extract_if(.., |session| session.failed_at.is_some()) {
+            let position = session.failed_at.unwrap_or_default();
+            for choice in session.choices {
+                runner.close(choice.sequence);
+                admission.release(1, session.pages);
+            }
+            session.publisher.finish(Err(EngineError::NotFinite { position }));
+        }
+    }
+
+    /// Notes for those who are refused when the next sequence will be at its limit, at the present pace.
+    fn foretell_relief(&self) {
+        let left = self.running.iter().flat_map(|session| {
+            session.choices.iter().map(|choice| session.max_tokens.saturating_sub(choice.generated))
+        });
+        let steps = u32::try_from(left.min().unwrap_or(0)).unwrap_or(u32::MAX);
+        self.admission.set_relief(self.step_time.saturating_mul(steps));
+    }
+}
