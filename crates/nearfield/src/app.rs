@@ -1,0 +1,72 @@
+//! What every command has at hand.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use nearfield_hub::{Hub, Installed, PullOptions};
+use nearfield_server::keys::KeyStore;
+use nearfield_store::Ledger;
+
+use crate::failure::{Interrupted, UsageError};
+use crate::folders;
+use crate::output::{PullProgress, stderr_line};
+
+/// The data folder and how much to say.
+#[derive(Debug)]
+pub(crate) struct App {
+    data_folder: PathBuf,
+    quiet: bool,
+    /// Whether more than warnings is logged, so that bars would be torn.
+    logging: bool,
+}
+
+impl App {
+    pub(crate) fn new(data_folder: Option<PathBuf>, quiet: bool, logging: bool) -> Result<Self, UsageError> {
+        Ok(Self { data_folder: folders::data_folder(data_folder)?, quiet, logging })
+    }
+
+    /// Where models, ledger, keys and history are.
+    pub(crate) fn data_folder(&self) -> &Path {
+        &self.data_folder
+    }
+
+    /// Whether only results and errors are wanted.
+    pub(crate) const fn is_quiet(&self) -> bool {
+        self.quiet
+    }
+
+    /// The store of models.
+    pub(crate) fn hub(&self) -> Result<Hub> {
+        Ok(Hub::open(self.data_folder.join("models"))?)
+    }
+
+    /// The ledger.
+    pub(crate) async fn ledger(&self) -> Result<Ledger> {
+        Ok(Box::pin(Ledger::open(self.data_folder.join("ledger"))).await?)
+    }
+
+    /// The API keys.
+    pub(crate) fn keys(&self) -> Result<KeyStore> {
+        Ok(KeyStore::open(&self.data_folder)?)
+    }
+
+    /// A line for people on standard error, unless quiet.
+    pub(crate) fn note(&self, text: &str) {
+        if !self.quiet {
+            stderr_line(text);
+        }
+    }
+
+    /// Brings a model here with progress on standard error; Ctrl-C stops it.
+    pub(crate) async fn pull(&self, hub: &Hub, model: &str, options: PullOptions) -> Result<Installed> {
+        let progress = PullProgress::new(model, self.quiet, self.logging);
+        tokio::select! {
+            installed = Box::pin(hub.pull(model, options, &progress)) => Ok(installed?),
+            stopped = tokio::signal::ctrl_c() => {
+                stopped?;
+                nearfield_hub::Progress::finish(&progress);
+                Err(Interrupted("stopped; the same command continues where this one was").into())
+            }
+        }
+    }
+}

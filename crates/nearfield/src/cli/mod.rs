@@ -1,0 +1,120 @@
+//! The command line: one file and one struct for each command.
+
+mod keys;
+mod ledger;
+mod list;
+mod pull;
+mod rm;
+mod show;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use clap::{ArgAction, Args, Parser, Subcommand};
+
+use crate::app::App;
+use crate::failure;
+use crate::logging::{self, Level};
+
+/// How long work that cannot be cancelled, such as mapping a file, may still take when the command is over.
+const LAST_WAIT: Duration = Duration::from_secs(1);
+
+/// Runs language models on this machine, and in the cloud only where your policy says so.
+#[derive(Debug, Parser)]
+#[command(name = "nearfield", version, arg_required_else_help = true, after_help = EXAMPLES)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    global: GlobalArgs,
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  nearfield run smollm2:135m \"Why is the sky blue?\"
+  nearfield chat qwen2.5-coder:1.5b
+  nearfield serve
+
+`nearfield help COMMAND` says more. Exit codes: 0 done, 1 failed, 2 wrong usage, 130 stopped by Ctrl-C.";
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Global options")]
+struct GlobalArgs {
+    /// Keep models, ledger and keys here [env: NEARFIELD_DATA_DIR] [default: the platform's data folder]
+    #[arg(long, global = true, value_name = "FOLDER")]
+    data_dir: Option<PathBuf>,
+
+    /// Print results and errors only: no receipt, no progress, no notes
+    #[arg(short, long, global = true)]
+    quiet: bool,
+
+    /// Log more on standard error; -vv and -vvv even more. RUST_LOG goes before this
+    #[arg(short, long, global = true, action = ArgAction::Count)]
+    verbose: u8,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Pull(pull::PullCommand),
+    List(list::ListCommand),
+    Show(show::ShowCommand),
+    Rm(rm::RmCommand),
+    Keys(keys::KeysCommand),
+    Ledger(ledger::LedgerCommand),
+}
+
+impl Command {
+    /// What is logged without `-v`.
+    const fn usual_level(&self) -> Level {
+        Level::Warn
+    }
+
+    async fn run(self, app: &App) -> Result<()> {
+        match self {
+            Self::Pull(command) => Box::pin(command.run(app)).await,
+            Self::List(command) => command.run(app),
+            Self::Show(command) => command.run(app),
+            Self::Rm(command) => command.run(app),
+            Self::Keys(command) => command.run(app),
+            Self::Ledger(command) => Box::pin(command.run(app)).await,
+        }
+    }
+}
+
+/// Reads the arguments of the process and does what they say.
+pub(crate) fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match start(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => failure::report(&error),
+    }
+}
+
+fn start(cli: Cli) -> Result<()> {
+    let GlobalArgs { data_dir, quiet, verbose } = cli.global;
+    let level = Level::new(quiet, verbose, cli.command.usual_level());
+    logging::start(level);
+    let app = App::new(data_dir, quiet, verbose > 0)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .context("cannot start: the system refused threads or file handles")?;
+    let result = runtime.block_on(cli.command.run(&app));
+    runtime.shutdown_timeout(LAST_WAIT);
+    result
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,255 @@
+//! The layout of `nearfield.toml`.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::num::{NonZeroU64, NonZeroUsize};
+use std::path::{Path, PathBuf};
+
+use jiff::civil::Date;
+use nearfield_engine::{Arithmetic, KeyValueType};
+use nearfield_router::Policy;
+use nearfield_store::Tariff;
+use serde::Deserialize;
+use toml::Spanned;
+
+use super::secret_text::SecretText;
+use super::sizes::Bytes;
+
+/// The whole file.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct FileConfig {
+    pub(super) policy: Policy,
+    pub(super) local: LocalSection,
+    pub(super) server: ServerSection,
+    pub(super) cost: CostSection,
+    pub(super) backend: BTreeMap<String, Spanned<BackendSection>>,
+    pub(super) prices: BTreeMap<String, PriceSection>,
+}
+
+/// `[local]`: this machine's engine.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct LocalSection {
+    /// Whether this machine answers at all.
+    pub(crate) enabled: bool,
+    /// Threads; all processors when absent.
+    pub(crate) threads: Option<NonZeroUsize>,
+    /// Positions that one request may reach.
+    pub(crate) context: Option<NonZeroUsize>,
+    /// Element type of cached keys and values.
+    pub(crate) kv: Option<KeyValueName>,
+    /// Which arithmetic.
+    pub(crate) arithmetic: Option<ArithmeticName>,
+    /// Requests that run at once.
+    pub(crate) slots: Option<NonZeroUsize>,
+    /// Requests that may wait for a slot.
+    pub(crate) queue: Option<usize>,
+    /// Memory that all loaded models together may take.
+    pub(crate) memory: Option<Bytes>,
+}
+
+impl Default for LocalSection {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            threads: None,
+            context: None,
+            kv: None,
+            arithmetic: None,
+            slots: None,
+            queue: None,
+            memory: None,
+        }
+    }
+}
+
+/// The element types of cached keys and values, as flags and the file name them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum KeyValueName {
+    /// 32 bits
+    F32,
+    /// 16 bits
+    F16,
+    /// 16 bits with the range of 32
+    Bf16,
+    /// 8 bits with a scale for each position and head
+    Q8,
+}
+
+impl From<KeyValueName> for KeyValueType {
+    fn from(name: KeyValueName) -> Self {
+        match name {
+            KeyValueName::F32 => Self::F32,
+            KeyValueName::F16 => Self::F16,
+            KeyValueName::Bf16 => Self::Bf16,
+            KeyValueName::Q8 => Self::Q8,
+        }
+    }
+}
+
+/// The two arithmetics, as flags and the file name them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum ArithmeticName {
+    /// 8-bit activations for integer weights: fast
+    Default,
+    /// 32-bit activations: slow, closest to the reference
+    Exact,
+}
+
+impl From<ArithmeticName> for Arithmetic {
+    fn from(name: ArithmeticName) -> Self {
+        match name {
+            ArithmeticName::Default => Self::Default,
+            ArithmeticName::Exact => Self::Exact,
+        }
+    }
+}
+
+/// `[server]`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct ServerSection {
+    /// Name or address to listen on.
+    pub(crate) host: Option<String>,
+    /// Port to listen on.
+    pub(crate) port: Option<u16>,
+    /// The certificate's file, PEM.
+    pub(crate) tls_cert: Option<PathBuf>,
+    /// The certificate's key, PEM.
+    pub(crate) tls_key: Option<PathBuf>,
+    /// Whether to serve without TLS beyond this machine.
+    pub(crate) plaintext: bool,
+    /// Further names under which the server may be called.
+    pub(crate) allowed_hosts: Vec<String>,
+    /// Origins whose web pages may call the server.
+    pub(crate) cors_origins: Vec<String>,
+}
+
+impl ServerSection {
+    /// Paths in the file start from the file's folder.
+    pub(super) fn relative_to(mut self, folder: &Path) -> Self {
+        for path in [&mut self.tls_cert, &mut self.tls_key].into_iter().flatten() {
+            *path = folder.join(&*path);
+        }
+        self
+    }
+}
+
+/// `[cost]`: what this machine costs, and what to compare it with.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct CostSection {
+    watts: Option<Positive>,
+    dollars_per_kwh: Option<Positive>,
+    pub(super) reference: Option<Spanned<String>>,
+}
+
+impl CostSection {
+    pub(super) fn tariff(&self) -> Tariff {
+        Tariff {
+            watts: self.watts.map(|number| number.0),
+            dollars_per_kwh: self.dollars_per_kwh.map(|number| number.0),
+        }
+    }
+}
+
+/// A finite number that is not negative; whole ones may be written without a point.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(try_from = "f64")]
+pub(super) struct Positive(f64);
+
+impl TryFrom<f64> for Positive {
+    type Error = &'static str;
+
+    fn try_from(number: f64) -> Result<Self, Self::Error> {
+        let usable = number.is_finite() && (0.0..=1e6).contains(&number);
+        usable.then_some(Self(number)).ok_or("expected a number from 0 to 1000000")
+    }
+}
+
+/// `[backend.NAME]`: an endpoint in the cloud.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct BackendSection {
+    /// How it is spoken to.
+    pub(crate) kind: BackendKind,
+    /// Its base address, such as `https://api.openai.com/v1`.
+    pub(crate) base_url: String,
+    /// Where its key is: `env:NAME` or `file:PATH`.
+    pub(crate) key: Option<SecretText>,
+    /// The models to ask it for; any when absent.
+    pub(crate) models: Option<Models>,
+    /// The provider's name in the price table; the backend's own name when absent.
+    pub(crate) price_provider: Option<String>,
+    /// PEM file with certificates to trust besides the system's.
+    pub(crate) ca_file: Option<PathBuf>,
+    /// Seconds for a connection to come about.
+    pub(crate) connect_timeout: Option<NonZeroU64>,
+    /// Seconds without any byte after which an answer is given up.
+    pub(crate) idle_timeout: Option<NonZeroU64>,
+}
+
+impl BackendSection {
+    /// Paths in the file start from the file's folder.
+    pub(super) fn relative_to(mut self, folder: &Path) -> Self {
+        if let Some(path) = &mut self.ca_file {
+            *path = folder.join(&*path);
+        }
+        if let Some(path) = self.key.as_ref().and_then(|key| key.reveal().strip_prefix("file:")) {
+            self.key = Some(SecretText::new(format!("file:{}", folder.join(path).display())));
+        }
+        self
+    }
+}
+
+/// The kinds of backends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum BackendKind {
+    /// Whatever speaks OpenAI's chat completions.
+    OpenaiCompatible,
+}
+
+/// Models of a backend: names, or our names for the backend's own.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(untagged, expecting = "expected a list of model names, or a table from our names to the backend's")]
+pub(crate) enum Models {
+    /// The same names here and there.
+    Same(Vec<String>),
+    /// Our name for each of the backend's.
+    Mapped(BTreeMap<String, String>),
+}
+
+/// `[prices."provider/model"]`: dollars for a million tokens.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct PriceSection {
+    input: Positive,
+    cached_input: Option<Positive>,
+    output: Positive,
+    effective_from: Option<Date>,
+}
+
+/// The prices in the layout that the price book reads.
+pub(super) fn price_table(sections: &BTreeMap<String, PriceSection>) -> String {
+    let mut table = String::new();
+    for (name, price) in sections {
+        let name = toml::Value::String(name.clone());
+        let mut write = |line: std::fmt::Arguments<'_>| {
+            // Writing to a String cannot fail.
+            let _ = writeln!(table, "{line}");
+        };
+        write(format_args!("[[model]]\nname = {name}\n[[model.price]]"));
+        write(format_args!("input = {:?}\noutput = {:?}", price.input.0, price.output.0));
+        if let Some(cached) = price.cached_input {
+            write(format_args!("cached_input = {:?}", cached.0));
+        }
+        if let Some(from) = price.effective_from {
+            write(format_args!("effective_from = \"{from}\""));
+        }
+    }
+    table
+}

@@ -1,0 +1,138 @@
+//! The configuration file `nearfield.toml`: which backends there are, where requests may go, how the local engine and
+//! the server are set up. Layers, the later ones first: flag, environment, file, default.
+
+mod error;
+mod file;
+mod secret_text;
+mod sizes;
+
+use std::fs;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+
+use nearfield_api::Locality;
+use nearfield_router::{BackendFacts, Policy};
+use nearfield_store::{DEFAULT_REFERENCE, Prices, Tariff};
+
+use crate::folders;
+use crate::suggest::did_you_mean;
+
+pub(crate) use error::ConfigError;
+use error::Source;
+pub(crate) use file::{ArithmeticName, BackendSection, KeyValueName, LocalSection, ServerSection};
+use file::{FileConfig, price_table};
+
+/// The environment variable that names the file.
+pub(crate) const CONFIG_VARIABLE: &str = "NEARFIELD_CONFIG";
+/// The name of the backend that is this machine's own engine.
+pub(crate) const LOCAL_BACKEND: &str = "local";
+/// The largest file that is read.
+const MAX_BYTES: u64 = 1 << 20;
+/// The longest name of a backend.
+const MAX_NAME: usize = 64;
+
+/// What the file says, checked, with defaults for what it does not say.
+#[derive(Debug, Default)]
+pub(crate) struct Config {
+    /// Where requests may go.
+    pub(crate) policy: Policy,
+    /// The local engine.
+    pub(crate) local: LocalSection,
+    /// The server.
+    pub(crate) server: ServerSection,
+    /// The cloud backends, in the order of the file.
+    pub(crate) backends: Vec<(String, BackendSection)>,
+    /// Cloud prices: the built-in ones with those of the file in their place.
+    pub(crate) prices: Prices,
+    /// The cost of this machine.
+    pub(crate) tariff: Tariff,
+    /// The price to compare with.
+    pub(crate) reference: String,
+}
+
+impl Config {
+    /// Reads the file that `flag` or the environment names, which must exist, or the one in the usual place, which
+    /// need not.
+    pub(crate) fn load(flag: Option<&Path>) -> Result<Self, ConfigError> {
+        let named =
+            flag.map(Path::to_owned).or_else(|| folders::variable(CONFIG_VARIABLE).map(PathBuf::from));
+        let required = named.is_some();
+        let Some(path) = named.or_else(folders::default_config_file) else { return Self::read(None) };
+        if !required && !path.exists() {
+            return Self::read(None);
+        }
+        let text = read(&path).map_err(|reason| ConfigError::Read { path: path.clone(), reason })?;
+        Self::read(Some((&path, &text)))
+    }
+
+    fn read(file: Option<(&Path, &str)>) -> Result<Self, ConfigError> {
+        let (path, text) = file.unwrap_or((Path::new(""), ""));
+        let source = Source { path, text };
+        let file: FileConfig = toml::from_str(text).map_err(|error| source.explain(&error))?;
+        let folder = path.parent().unwrap_or(Path::new(""));
+        let mut config = Self {
+            policy: file.policy,
+            local: file.local,
+            server: file.server.relative_to(folder),
+            tariff: file.cost.tariff(),
+            ..Self::default()
+        };
+        let mut backends: Vec<_> = file.backend.into_iter().collect();
+        backends.sort_by_key(|(_, section)| section.span().start);
+        for (name, section) in backends {
+            check_name(&name).map_err(|problem| source.at(section.span().start, problem))?;
+            config.backends.push((name, section.into_inner().relative_to(folder)));
+        }
+        config.policy.check(&config.facts()).map_err(|error| source.whole(error.to_string()))?;
+        config.prices = Prices::built_in().map_err(|error| source.whole(error.to_string()))?;
+        let own = Prices::from_toml(&price_table(&file.prices));
+        config.prices.extend(own.map_err(|error| source.whole(error.to_string()))?);
+        config.reference = match file.cost.reference {
+            None => DEFAULT_REFERENCE.to_owned(),
+            Some(name) if config.prices.names().any(|known| known == name.get_ref()) => name.into_inner(),
+            Some(name) => {
+                let hint = did_you_mean(name.get_ref(), config.prices.names());
+                let problem = format!("there is no price for `{}`{hint}", name.get_ref());
+                return Err(source.at(name.span().start, problem));
+            }
+        };
+        Ok(config)
+    }
+
+    /// What the policy has to know of the configured backends.
+    fn facts(&self) -> Vec<BackendFacts> {
+        let cloud = self.backends.iter().map(|(name, _)| BackendFacts {
+            name: name.clone(),
+            locality: Locality::Cloud,
+            models: None,
+        });
+        let local = BackendFacts { name: LOCAL_BACKEND.to_owned(), locality: Locality::Local, models: None };
+        std::iter::once(local).chain(cloud).collect()
+    }
+}
+
+fn read(path: &Path) -> Result<String, String> {
+    let file = fs::File::open(path).map_err(|error| error.to_string())?;
+    let mut text = String::new();
+    let read = file.take(MAX_BYTES + 1).read_to_string(&mut text).map_err(|error| error.to_string())?;
+    if read as u64 > MAX_BYTES {
+        return Err(format!("it is larger than {MAX_BYTES} bytes"));
+    }
+    Ok(text)
+}
+
+fn check_name(name: &str) -> Result<(), String> {
+    if name == LOCAL_BACKEND {
+        return Err(format!(
+            "`{LOCAL_BACKEND}` is the name of this machine's own engine; call this backend otherwise"
+        ));
+    }
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+    if name.is_empty() || name.len() > MAX_NAME || !name.bytes().all(plain) {
+        return Err(format!("a backend's name has 1 to {MAX_NAME} letters, digits, '.', '_' or '-'"));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;
