@@ -10,6 +10,7 @@ use thiserror::Error;
 use crate::{
     architecture::{DescriptionError, Family, TensorRole},
     gguf::GgufError,
+    tokenizer::TokenizerError,
 };
 
 /// A model that cannot be opened or used. The text names the file, the thing in it and what to do.
@@ -55,6 +56,14 @@ pub enum ModelError {
         path: PathBuf,
         /// What is wrong and where.
         problem: String,
+    },
+    /// A tokenizer is damaged or not supported.
+    #[error("{}: {source}", path.display())]
+    Tokenizer {
+        /// The file or folder.
+        path: PathBuf,
+        /// What is wrong.
+        source: TokenizerError,
     },
     /// A file that should be small is not.
     #[error("{} has {size} bytes, more than the limit of {limit}; it is damaged or hostile", path.display())]
@@ -175,6 +184,10 @@ impl ModelError {
 
     pub(crate) fn gguf(path: &Path, source: GgufError) -> Self {
         Self::Gguf { path: path.to_owned(), source }
+    }
+
+    pub(crate) fn tokenizer(path: &Path, source: TokenizerError) -> Self {
+        Self::Tokenizer { path: path.to_owned(), source }
     }
 
     pub(crate) fn safetensors(path: &Path, problem: impl Into<String>) -> Self {

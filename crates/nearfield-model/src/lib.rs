@@ -1,6 +1,7 @@
 //! Reads model files: GGUF and safetensors, the architecture that they describe, tokenizers and chat templates.
 
 pub mod architecture;
+pub mod chat;
 pub mod detokenizer;
 mod error;
 mod files;
@@ -10,11 +11,14 @@ mod model;
 mod safetensors;
 pub mod stop;
 mod tensors;
+pub mod text;
 pub mod tokenizer;
 
 pub use architecture::{
     Activation, Architecture, Family, Layer, LayerTensor, Rope, RopePairing, RopeScaling, TensorRole,
 };
+pub use chat::{ChatMessage, ChatOptions, ChatTemplate};
 pub use error::ModelError;
 pub use model::Model;
 pub use tensors::{Matrix, Tensors};
+pub use text::{Text, TextError};

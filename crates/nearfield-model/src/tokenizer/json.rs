@@ -184,13 +184,13 @@ fn build_vocabulary(file: &File, byte_level: bool) -> Result<Vocabulary, Tokeniz
         match entry {
             Entry::Gap => vocabulary.push(b"", TokenKind::Unused)?,
             Entry::Added(token) if token.special => {
-                vocabulary.push(token.content.as_bytes(), TokenKind::Control)?
+                vocabulary.push(token.content.as_bytes(), TokenKind::Control)?;
             }
             Entry::Added(token) => vocabulary.push(token.content.as_bytes(), TokenKind::UserDefined)?,
             Entry::Model(text) => match parse_byte_token(text) {
                 Some(byte) if file.model.byte_fallback => vocabulary.push(&[byte], TokenKind::Byte)?,
                 _ if write_token(text, byte_level, &mut bytes) => {
-                    vocabulary.push(&bytes, TokenKind::Normal)?
+                    vocabulary.push(&bytes, TokenKind::Normal)?;
                 }
                 _ => {
                     let what = format!("token {id} is not written in the byte alphabet: {text:?}");

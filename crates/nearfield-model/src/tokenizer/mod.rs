@@ -7,6 +7,7 @@
 mod byte_level;
 mod encoding;
 mod error;
+mod generation;
 mod gguf;
 mod json;
 mod merge;
@@ -22,20 +23,22 @@ mod unicode;
 mod vocabulary;
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use unicode_normalization::{IsNormalized, UnicodeNormalization, is_nfc_quick};
 
 pub use encoding::Encoding;
 pub use error::TokenizerError;
+pub use generation::GenerationConfig;
 pub use gguf::GgufVocabulary;
 pub use json::{SpecialTexts, TokenizerConfig};
 use merge::Merger;
 pub use pretokenizer::PreTokenizer;
-pub use prompt::{ControlGuard, PromptText};
+pub use prompt::PromptText;
 use rank::RankModel;
 use score::ScoreModel;
-use special::SpecialMatcher;
-pub use stop_tokens::{GenerationConfig, StopTokens};
+pub(crate) use special::SpecialMatcher;
+pub use stop_tokens::StopTokens;
 pub use vocabulary::TokenKind;
 use vocabulary::Vocabulary;
 
@@ -98,7 +101,7 @@ pub struct Tokenizer {
     model: Model,
     normalization: Normalization,
     /// Tokens recognised in trusted text only.
-    control: SpecialMatcher,
+    control: Arc<SpecialMatcher>,
     /// Tokens recognised in any text.
     added: SpecialMatcher,
     roles: Roles,
@@ -210,9 +213,9 @@ impl Tokenizer {
         self.roles.fill_in_the_middle
     }
 
-    /// Finds where untrusted text needs seams against this vocabulary's control tokens.
-    pub fn guard(&self) -> ControlGuard<'_> {
-        ControlGuard::new(&self.control)
+    /// Tokens that are recognised in trusted text only.
+    pub(crate) fn control(&self) -> &Arc<SpecialMatcher> {
+        &self.control
     }
 
     fn unknown_id(&self, id: u32) -> TokenizerError {
@@ -276,7 +279,7 @@ impl Tokenizer {
 }
 
 /// Builds a tokenizer's matchers from its finished vocabulary.
-fn matchers(vocabulary: &Vocabulary) -> (SpecialMatcher, SpecialMatcher) {
+fn matchers(vocabulary: &Vocabulary) -> (Arc<SpecialMatcher>, SpecialMatcher) {
     let (mut control, mut added) = (Vec::new(), Vec::new());
     for (id, bytes, kind) in vocabulary.iter() {
         let looks = || std::str::from_utf8(bytes).is_ok_and(special::looks_like_control);
@@ -287,5 +290,5 @@ fn matchers(vocabulary: &Vocabulary) -> (SpecialMatcher, SpecialMatcher) {
             TokenKind::Normal | TokenKind::Unused | TokenKind::Byte => {}
         }
     }
-    (SpecialMatcher::new(control), SpecialMatcher::new(added))
+    (Arc::new(SpecialMatcher::new(control)), SpecialMatcher::new(added))
 }

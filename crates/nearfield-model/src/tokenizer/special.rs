@@ -1,20 +1,20 @@
 //! Tokens that are cut out of text before anything else: control tokens in trusted text, added tokens in any text.
 
 /// Texts to find, longest first at each place.
-#[derive(Debug)]
-pub(super) struct SpecialMatcher {
+#[derive(Debug, Default)]
+pub(crate) struct SpecialMatcher {
     /// Sorted by text.
     texts: Vec<(Box<[u8]>, u32)>,
     /// Whether some text starts with the byte.
-    starts: [bool; 256],
+    starts: Box<[bool]>,
 }
 
 impl SpecialMatcher {
     /// A matcher for the given texts. Empty texts never match.
-    pub(super) fn new(texts: impl IntoIterator<Item = (Box<[u8]>, u32)>) -> Self {
+    pub(crate) fn new(texts: impl IntoIterator<Item = (Box<[u8]>, u32)>) -> Self {
         let mut texts: Vec<_> = texts.into_iter().filter(|(text, _)| !text.is_empty()).collect();
         texts.sort_unstable();
-        let mut starts = [false; 256];
+        let mut starts = vec![false; 256].into_boxed_slice();
         for (text, _) in &texts {
             if let Some(start) = text.first().and_then(|&byte| starts.get_mut(usize::from(byte))) {
                 *start = true;
@@ -24,7 +24,7 @@ impl SpecialMatcher {
     }
 
     /// Lengths and ids of all texts that stand at the start of `rest`, shortest first.
-    pub(super) fn at_start<'m>(&'m self, rest: &'m [u8]) -> impl Iterator<Item = (usize, u32)> + 'm {
+    pub(crate) fn at_start<'m>(&'m self, rest: &'m [u8]) -> impl Iterator<Item = (usize, u32)> + 'm {
         let mut range = match rest.first() {
             Some(&byte) if self.may_start(byte) => 0..self.texts.len(),
             _ => 0..0,
@@ -52,7 +52,7 @@ impl SpecialMatcher {
     }
 
     /// How many bytes at the start of `rest` some text starts with too.
-    pub(super) fn agreement(&self, rest: &[u8]) -> usize {
+    pub(crate) fn agreement(&self, rest: &[u8]) -> usize {
         if !rest.first().is_some_and(|&byte| self.may_start(byte)) {
             return 0;
         }
@@ -71,11 +71,6 @@ impl SpecialMatcher {
     /// Whether some text starts with the byte.
     pub(super) fn may_start(&self, byte: u8) -> bool {
         self.starts.get(usize::from(byte)).copied().unwrap_or(false)
-    }
-
-    /// Texts in byte order.
-    pub(super) fn texts(&self) -> impl Iterator<Item = &[u8]> {
-        self.texts.iter().map(|(text, _)| &**text)
     }
 }
 

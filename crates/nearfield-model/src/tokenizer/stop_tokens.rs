@@ -1,9 +1,7 @@
 //! Which tokens end an answer.
 
-use serde::Deserialize;
-
 use super::Tokenizer;
-use super::error::TokenizerError;
+use super::generation::GenerationConfig;
 use super::vocabulary::TokenKind;
 
 /// Texts that end an answer wherever they are a control token of the vocabulary.
@@ -30,40 +28,6 @@ const ENDS: [&str; 20] = [
     "<|repo_name|>",
     "<reponame>",
 ];
-
-/// What matters here of `generation_config.json`.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct GenerationConfig {
-    /// Tokens that end an answer.
-    pub eos_token_ids: Vec<u32>,
-}
-
-impl GenerationConfig {
-    /// Reads the file; `eos_token_id` is a number, a list of numbers, or absent.
-    ///
-    /// # Errors
-    /// [`TokenizerError::Json`].
-    pub fn parse(file: &[u8]) -> Result<Self, TokenizerError> {
-        #[derive(Deserialize)]
-        #[serde(untagged)]
-        enum Ids {
-            One(u32),
-            Several(Vec<u32>),
-        }
-        #[derive(Deserialize)]
-        struct Raw {
-            eos_token_id: Option<Ids>,
-        }
-        let raw: Raw = serde_json::from_slice(file)
-            .map_err(|source| TokenizerError::Json { file: "generation_config.json", source })?;
-        let eos_token_ids = match raw.eos_token_id {
-            None => Vec::new(),
-            Some(Ids::One(id)) => vec![id],
-            Some(Ids::Several(ids)) => ids,
-        };
-        Ok(Self { eos_token_ids })
-    }
-}
 
 /// The tokens that end an answer; few, sorted.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

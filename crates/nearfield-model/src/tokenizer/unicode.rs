@@ -117,14 +117,20 @@ mod tests {
     #[test]
     fn table_agrees_with_the_standard_library() {
         let table = ClassTable::get();
+        // A compiler may know a newer version of Unicode than the table, with some more digits in scripts added since.
+        let mut newer = 0;
         for code in 0..=0x10_FFFF {
             let Some(character) = char::from_u32(code) else { continue };
             let classes = table.of(character);
             assert_eq!(classes.any(Classes::SPACE), character.is_whitespace(), "{code:#x}");
-            assert_eq!(classes.any(Classes::NUMBER), character.is_numeric(), "{code:#x}");
+            if classes.any(Classes::NUMBER) != character.is_numeric() {
+                assert!(classes == Classes(0) && code > 0xFFFF, "{code:#x}");
+                newer += 1;
+            }
             if classes.any(Classes::LETTER) {
                 assert!(character.is_alphabetic(), "{code:#x}");
             }
         }
+        assert!(newer < 100, "{newer} characters");
     }
 }
