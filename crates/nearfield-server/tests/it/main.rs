@@ -1,0 +1,13 @@
+//! The server as its clients see it: real connections, scripted backends, a real ledger.
+
+#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+
+mod fallback;
+mod guard;
+mod limits;
+mod replies;
+mod rows;
+mod scripted;
+mod shutdown;
+mod support;
+mod tls;
