@@ -89,7 +89,7 @@ pub(super) unsafe fn avx512(
     unsafe { by_format::<crate::simd::avx512::Avx512>(weights, activations, rows, output, scratch) }
 }
 
-/// Calls the body once for each format that has kernels of its own, so that the format is a constant inside.
+/// Calls the body once for each format, so that the format is a constant inside.
 ///
 /// # Safety
 /// As [`super::matmul`]; the CPU has `S`.
@@ -108,12 +108,13 @@ unsafe fn by_format<S: Simd>(
                     // SAFETY: the caller's promise.
                     unsafe { body::<S>(WeightFormat::$format, weights, activations, rows, output, scratch) }
                 })*
-                // SAFETY: the caller's promise.
-                other => unsafe { body::<S>(other, weights, activations, rows, output, scratch) },
+                WeightFormat::F32 | WeightFormat::F16 | WeightFormat::Bf16 => {
+                    unreachable!("floating weights meet f32 activations")
+                }
             }
         };
     }
-    each!(Q4_0, Q4_1, Q5_0, Q8_0, Q4K, Q6K);
+    each!(Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Iq4Nl, Mxfp4, Nvfp4, Q2K, Q3K, Q4K, Q5K, Q6K);
 }
 
 /// # Safety
@@ -152,7 +153,7 @@ unsafe fn body<S: Simd>(
                 for first in (0..groups).step_by(TILE_GROUPS) {
                     let n = TILE_GROUPS.min(groups - first);
                     ahead.step();
-                    unpack(format, &pointers, weights.row_bytes, first, n, &mut tile);
+                    unpack(format, &pointers, first, n, &mut tile);
                     accumulate::<S, 1>(format, &tile, &activation, first, n, &mut sum, &mut minimum);
                 }
                 finish(0, sum[0], minimum[0]);
@@ -163,7 +164,7 @@ unsafe fn body<S: Simd>(
             for first in (0..groups).step_by(TILE_GROUPS) {
                 let n = TILE_GROUPS.min(groups - first);
                 ahead.step();
-                unpack(format, &pointers, weights.row_bytes, first, n, &mut tile);
+                unpack(format, &pointers, first, n, &mut tile);
                 let mut t = 0;
                 while t + 4 <= count {
                     step::<S, 4>(format, &tile, activations, t, first, n, sums, minimums);

@@ -72,6 +72,36 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
+    unsafe fn shift_right_by(a: __m256i, count: u32) -> __m256i {
+        unsafe { _mm256_srl_epi32(a, _mm_cvtsi32_si128(count as i32)) }
+    }
+
+    #[inline(always)]
+    unsafe fn shift_left_by(a: __m256i, count: u32) -> __m256i {
+        unsafe { _mm256_sll_epi32(a, _mm_cvtsi32_si128(count as i32)) }
+    }
+
+    #[inline(always)]
+    unsafe fn max32(a: __m256i, b: __m256i) -> __m256i {
+        unsafe { _mm256_max_epi32(a, b) }
+    }
+
+    #[inline(always)]
+    unsafe fn table(values: &[i8; 16]) -> __m256i {
+        unsafe { _mm256_broadcastsi128_si256(_mm_loadu_si128(values.as_ptr().cast())) }
+    }
+
+    #[inline(always)]
+    unsafe fn lookup(table: __m256i, index: __m256i) -> __m256i {
+        unsafe { _mm256_shuffle_epi8(table, index) }
+    }
+
+    #[inline(always)]
+    unsafe fn as_float(a: __m256i) -> __m256 {
+        unsafe { _mm256_castsi256_ps(a) }
+    }
+
+    #[inline(always)]
     unsafe fn sub8(a: __m256i, b: __m256i) -> __m256i {
         unsafe { _mm256_sub_epi8(a, b) }
     }

@@ -75,6 +75,36 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
+    unsafe fn shift_right_by(a: __m512i, count: u32) -> __m512i {
+        unsafe { _mm512_srl_epi32(a, _mm_cvtsi32_si128(count as i32)) }
+    }
+
+    #[inline(always)]
+    unsafe fn shift_left_by(a: __m512i, count: u32) -> __m512i {
+        unsafe { _mm512_sll_epi32(a, _mm_cvtsi32_si128(count as i32)) }
+    }
+
+    #[inline(always)]
+    unsafe fn max32(a: __m512i, b: __m512i) -> __m512i {
+        unsafe { _mm512_max_epi32(a, b) }
+    }
+
+    #[inline(always)]
+    unsafe fn table(values: &[i8; 16]) -> __m512i {
+        unsafe { _mm512_broadcast_i32x4(_mm_loadu_si128(values.as_ptr().cast())) }
+    }
+
+    #[inline(always)]
+    unsafe fn lookup(table: __m512i, index: __m512i) -> __m512i {
+        unsafe { _mm512_shuffle_epi8(table, index) }
+    }
+
+    #[inline(always)]
+    unsafe fn as_float(a: __m512i) -> __m512 {
+        unsafe { _mm512_castsi512_ps(a) }
+    }
+
+    #[inline(always)]
     unsafe fn sub8(a: __m512i, b: __m512i) -> __m512i {
         unsafe { _mm512_sub_epi8(a, b) }
     }

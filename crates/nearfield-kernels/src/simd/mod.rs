@@ -34,6 +34,15 @@ pub(crate) trait Simd: Copy {
     unsafe fn shift_left<const N: u32>(a: Self::I) -> Self::I;
     /// Arithmetic shift of each dword.
     unsafe fn shift_right_signed<const N: u32>(a: Self::I) -> Self::I;
+    /// Logical shift of each dword by less than 32, known only at run time.
+    unsafe fn shift_right_by(a: Self::I, count: u32) -> Self::I;
+    unsafe fn shift_left_by(a: Self::I, count: u32) -> Self::I;
+    /// The greater of two signed dwords.
+    unsafe fn max32(a: Self::I, b: Self::I) -> Self::I;
+    /// Sixteen bytes for [`Simd::lookup`].
+    unsafe fn table(values: &[i8; 16]) -> Self::I;
+    /// `table[index]` for each byte; indices are below 16.
+    unsafe fn lookup(table: Self::I, index: Self::I) -> Self::I;
     unsafe fn sub8(a: Self::I, b: Self::I) -> Self::I;
     unsafe fn add32(a: Self::I, b: Self::I) -> Self::I;
     unsafe fn mul32(a: Self::I, b: Self::I) -> Self::I;
@@ -44,6 +53,8 @@ pub(crate) trait Simd: Copy {
     /// The f16 in the low half of each dword.
     unsafe fn half_to_float(a: Self::I) -> Self::F;
     unsafe fn to_float(a: Self::I) -> Self::F;
+    /// The same bits as singles.
+    unsafe fn as_float(a: Self::I) -> Self::F;
     unsafe fn splat_float(value: f32) -> Self::F;
     unsafe fn mul(a: Self::F, b: Self::F) -> Self::F;
     unsafe fn add(a: Self::F, b: Self::F) -> Self::F;

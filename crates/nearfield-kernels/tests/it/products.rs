@@ -161,3 +161,28 @@ fn the_definition_is_close_to_plain_arithmetic() {
         }
     }
 }
+
+/// Every code of the FP4 formats' scales, the ones that are not numbers included, alone in a row of its own.
+#[test]
+fn every_scale_code_is_decoded_alike() {
+    let mut random = Random(11);
+    for format in [WeightFormat::Mxfp4, WeightFormat::Nvfp4] {
+        let columns = 128;
+        let mut bytes = random_weights(format, 256, columns, &mut random);
+        let row_bytes = bytes.len() / 256;
+        for (code, row) in bytes.chunks_exact_mut(row_bytes).enumerate() {
+            match format {
+                WeightFormat::Mxfp4 => row.chunks_exact_mut(17).for_each(|block| block[0] = code as u8),
+                _ => row.chunks_exact_mut(36).for_each(|block| block[code % 4] = code as u8),
+            }
+        }
+        let weights = WeightMatrix::new(format, 256, columns, &bytes).unwrap();
+        let values: Vec<f32> = (0..columns).map(|_| random.unit()).collect();
+        let wanted = product(KernelSet::Scalar, &weights, &values, false, 1);
+        assert!(wanted.contains(&u32::MAX), "{} has a code that is no number", format.name());
+        for set in KernelSet::available() {
+            let got = product(set, &weights, &values, false, 1);
+            assert_eq!(got, wanted, "{} on {}", format.name(), set.name());
+        }
+    }
+}
