@@ -147,10 +147,10 @@ pub(super) unsafe fn q5_k_block<S: Simd>(rows: &[*const u8; 16], at: usize, tile
         let high = [S::load4(rows, at + 16), S::load4(rows, at + 32)];
         let low4 = S::splat(NIBBLES);
         for pair in 0..4 {
-            for half in 0..2 {
+            for (half, high) in high.iter().enumerate() {
                 let quads = S::load4(rows, at + 48 + 32 * pair + 16 * half);
                 for (j, quad) in quads.into_iter().enumerate() {
-                    let fifth = |part: u32| moved::<S>(high[half][j], part, 4, 0x10);
+                    let fifth = |part: u32| moved::<S>(high[j], part, 4, 0x10);
                     let part = 2 * pair as u32;
                     let (to, top) = (4 * half + j, S::and(S::shift_right::<4>(quad), low4));
                     tile.codes[2 * pair][to] = S::or(S::and(quad, low4), fifth(part));
