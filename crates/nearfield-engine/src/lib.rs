@@ -28,6 +28,7 @@ pub use cache::Sequence;
 pub use engine::Engine;
 pub use error::EngineError;
 pub use nearfield_kernels::{KernelSet, KeyValueType};
+pub use memory::available as available_memory;
 pub use options::EngineOptions;
 pub use plan::Plan;
 pub use request::{Generate, MAX_ALTERNATIVES, Sampling};

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 ///
 /// Memory that only caches files counts as available: the system gives it up when it is needed, and mapped weights are
 /// part of it.
-pub(crate) fn available() -> Option<u64> {
+pub fn available() -> Option<u64> {
     let system = std::fs::read_to_string("/proc/meminfo").ok().and_then(|text| from_meminfo(&text));
     match (system, control_group()) {
         (Some(system), Some(group)) => Some(system.min(group)),
