@@ -2,10 +2,12 @@
 
 use std::ops::Range;
 
+use super::ahead::Ahead;
 use super::{MatmulScratch, Output, WeightMatrix, row_pointers};
 use crate::activation::GROUP;
-use crate::format::{WeightFormat, bf16_to_f32, dequantize_group, f16_to_f32, unpack_group};
+use crate::format::{WeightFormat, bf16_to_f32, f16_to_f32};
 use crate::simd::Simd;
+use crate::tile::{TILE_GROUPS, Tile, unpack};
 
 /// # Safety
 /// As [`super::matmul`].
@@ -54,51 +56,92 @@ pub(super) unsafe fn avx512(
 }
 
 /// Columns of a panel of dequantized rows: a multiple of every format's group.
-const PANEL_COLUMNS: usize = 256;
+const PANEL_COLUMNS: usize = GROUP * TILE_GROUPS;
 
 /// Writes columns `first .. first + columns` of the rows at `pointers`, dequantized, with rows in lanes.
 ///
 /// # Safety
-/// Each pointer is good for a row.
+/// The CPU has `S`; each pointer is good for a row that has these columns; the panel has `columns` vectors; with integer
+/// formats the columns are whole groups, and whole super-blocks where the format has them.
 #[inline(always)]
 unsafe fn fill_panel<S: Simd>(
-    weights: &WeightMatrix<'_>,
+    format: WeightFormat,
     pointers: &[*const u8; 16],
     first: usize,
     columns: usize,
     panel: &mut [f32],
 ) {
-    for (r, pointer) in pointers.iter().enumerate().take(S::ROWS) {
-        // SAFETY: the caller's promise.
-        let row = unsafe { std::slice::from_raw_parts(*pointer, weights.row_bytes) };
-        let lane = panel[r..].iter_mut().step_by(S::ROWS).take(columns);
-        match weights.format {
+    let panel = &mut panel[..columns * S::ROWS];
+    // SAFETY: the caller's promise; each arm writes inside the panel.
+    unsafe {
+        match format {
             WeightFormat::F32 => {
-                for (value, bytes) in lane.zip(row[4 * first..].as_chunks::<4>().0) {
-                    *value = f32::from_le_bytes(*bytes);
-                }
+                fill_floats::<S, 1>(
+                    pointers,
+                    first,
+                    columns,
+                    panel,
+                    |quad, _| S::as_float(quad),
+                    |row, k| f32::from_le_bytes(row.add(4 * k).cast::<[u8; 4]>().read()),
+                );
             }
             WeightFormat::F16 => {
-                for (value, bytes) in lane.zip(row[2 * first..].as_chunks::<2>().0) {
-                    *value = f16_to_f32(u16::from_le_bytes(*bytes));
-                }
+                let convert =
+                    |quad, high| S::half_to_float(if high { S::shift_right::<16>(quad) } else { quad });
+                fill_floats::<S, 2>(pointers, first, columns, panel, convert, |row, k| {
+                    f16_to_f32(u16::from_le_bytes(row.add(2 * k).cast::<[u8; 2]>().read()))
+                });
             }
             WeightFormat::Bf16 => {
-                for (value, bytes) in lane.zip(row[2 * first..].as_chunks::<2>().0) {
-                    *value = bf16_to_f32(u16::from_le_bytes(*bytes));
+                let upper = S::splat(0xFFFF_0000_u32 as i32);
+                let convert = |quad, high| {
+                    S::as_float(if high { S::and(quad, upper) } else { S::shift_left::<16>(quad) })
+                };
+                fill_floats::<S, 2>(pointers, first, columns, panel, convert, |row, k| {
+                    bf16_to_f32(u16::from_le_bytes(row.add(2 * k).cast::<[u8; 2]>().read()))
+                });
+            }
+            _ => {
+                let mut tile = Tile::<S>::new();
+                let groups = columns / GROUP;
+                unpack(format, pointers, first / GROUP, groups, &mut tile);
+                tile.dequantize(format, groups, panel);
+            }
+        }
+    }
+}
+
+/// [`fill_panel`] for floating formats of which `PER_DWORD` elements fill four bytes: whole vectors by `convert`
+/// (element 0 or 1 of each dword), the rest one by one.
+///
+/// # Safety
+/// As [`fill_panel`]; `one` reads element `k` of a row.
+#[inline(always)]
+unsafe fn fill_floats<S: Simd, const PER_DWORD: usize>(
+    pointers: &[*const u8; 16],
+    first: usize,
+    columns: usize,
+    panel: &mut [f32],
+    convert: impl Fn(S::I, bool) -> S::F,
+    one: impl Fn(*const u8, usize) -> f32,
+) {
+    let width = 4 * PER_DWORD;
+    let whole = columns / width * width;
+    for k in (0..whole).step_by(width) {
+        // SAFETY: 16 bytes from element `first + k` on belong to the wanted columns.
+        unsafe {
+            let quads = S::load4(pointers, (first + k) / PER_DWORD * 4);
+            for (dword, quad) in quads.into_iter().enumerate() {
+                for part in 0..PER_DWORD {
+                    let at = (k + dword * PER_DWORD + part) * S::ROWS;
+                    S::store_float(panel[at..][..S::ROWS].as_mut_ptr(), convert(quad, part == 1));
                 }
             }
-            format => {
-                let mut group = [0.0; GROUP];
-                let mut lane = lane;
-                for g in 0..columns / GROUP {
-                    dequantize_group(&unpack_group(format, row, first / GROUP + g), &mut group);
-                    // The group ends the zip, so that it takes exactly 32 places of the lane.
-                    for (value, to) in group.iter().zip(lane.by_ref()) {
-                        *to = *value;
-                    }
-                }
-            }
+        }
+    }
+    for k in whole..columns {
+        for (value, row) in panel[k * S::ROWS..][..S::ROWS].iter_mut().zip(pointers) {
+            *value = one(*row, first + k);
         }
     }
 }
@@ -122,12 +165,24 @@ unsafe fn rows_of<S: Simd>(
         let pointers = row_pointers(weights, first_row);
         let used = S::ROWS.min(rows.end - first_row);
         scratch.sums.fill(0.0);
+        let mut ahead = Ahead::new(weights, first_row + S::ROWS, S::ROWS, columns.div_ceil(PANEL_COLUMNS));
         for first in (0..columns).step_by(PANEL_COLUMNS) {
             let n = PANEL_COLUMNS.min(columns - first);
+            ahead.step();
             // SAFETY: the CPU has `S`; the panel holds `n` vectors and each activation row reaches `first + n`.
             unsafe {
-                fill_panel::<S>(weights, &pointers, first, n, &mut scratch.panel);
+                fill_panel::<S>(weights.format, &pointers, first, n, &mut scratch.panel);
                 let mut t = 0;
+                while t + 8 <= count {
+                    step::<S, 8>(
+                        &scratch.panel,
+                        &values[t * columns + first..],
+                        columns,
+                        n,
+                        &mut scratch.sums[t * S::ROWS..],
+                    );
+                    t += 8;
+                }
                 while t + 4 <= count {
                     step::<S, 4>(
                         &scratch.panel,

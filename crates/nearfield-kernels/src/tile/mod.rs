@@ -44,6 +44,49 @@ impl<S: Simd> Tile<S> {
     }
 }
 
+impl<S: Simd> Tile<S> {
+    /// Writes the values of the weights of `groups` groups, one vector of rows for each k: what
+    /// [`crate::format::dequantize_row`] defines, with the same roundings.
+    ///
+    /// # Safety
+    /// As [`Tile::new`].
+    ///
+    /// # Panics
+    /// If `panel` has not 32 vectors for each group.
+    #[inline(always)]
+    pub(crate) unsafe fn dequantize(&self, format: WeightFormat, groups: usize, panel: &mut [f32]) {
+        let factored = format.group_shape() == Some(GroupShape::Factored);
+        let offset = code_offset(format, S::UNSIGNED);
+        for (g, panel) in panel.chunks_exact_mut(32 * S::ROWS).enumerate().take(groups) {
+            for (j, quad) in self.codes[g].iter().enumerate() {
+                let half = j / 4;
+                // SAFETY: the caller's promise; a vector lies inside its slice.
+                unsafe {
+                    let mut scale = self.scale[g][half];
+                    if factored {
+                        scale = S::mul(scale, S::to_float(self.factor[g][half]));
+                    }
+                    let code_bytes = [
+                        S::shift_left::<24>(*quad),
+                        S::shift_left::<16>(*quad),
+                        S::shift_left::<8>(*quad),
+                        *quad,
+                    ];
+                    for (b, top) in code_bytes.into_iter().enumerate() {
+                        let code = if S::UNSIGNED {
+                            S::add32(S::shift_right::<24>(top), S::splat(-offset))
+                        } else {
+                            S::shift_right_signed::<24>(top)
+                        };
+                        let value = S::add(S::mul(scale, S::to_float(code)), self.minimum[g][half]);
+                        S::store_float(panel[(4 * j + b) * S::ROWS..][..S::ROWS].as_mut_ptr(), value);
+                    }
+                }
+            }
+        }
+    }
+}
+
 /// What unpacking leaves added to the signed codes of `format`.
 const fn code_offset(format: WeightFormat, unsigned: bool) -> i32 {
     if !unsigned {
