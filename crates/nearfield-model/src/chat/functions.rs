@@ -3,16 +3,29 @@
 use std::error::Error as _;
 
 use minijinja::value::{Value, ValueKind};
-use minijinja::{Environment, Error, ErrorKind};
+use minijinja::{Environment, Error, ErrorKind, Output, State, escape_formatter};
 
-use super::{json, methods};
+use super::{filters, json, methods, python};
 
 /// Adds functions, filters, tests and methods to an environment.
 pub(super) fn install(environment: &mut Environment<'_>) {
     environment.add_function("raise_exception", raise_exception);
     environment.add_filter("tojson", json::tojson);
+    filters::install(environment);
     environment.add_test("sequence", is_sequence);
+    environment.set_formatter(write_value);
     environment.set_unknown_method_callback(methods::call);
+}
+
+/// Writes the value of an expression; only floats look different in Python.
+fn write_value(output: &mut Output<'_>, state: &mut State<'_, '_>, value: &Value) -> Result<(), Error> {
+    if value.kind() == ValueKind::Number
+        && !value.is_integer()
+        && let Ok(number) = f64::try_from(value.clone())
+    {
+        return output.write_str(&python::float(number)).map_err(Error::from);
+    }
+    escape_formatter(output, state, value)
 }
 
 /// Jinja takes everything with a length and places for a sequence.

@@ -2,10 +2,10 @@
 //!
 //! Those that change a value in place are refused, as `transformers` does by its sandbox.
 
-use minijinja::value::{Kwargs, Value, ValueKind, from_args};
+use minijinja::value::{Kwargs, Tuple, Value, ValueKind, from_args};
 use minijinja::{Error, ErrorKind, State};
 
-use super::python::{ends_line, is_space};
+use super::python::is_space;
 use super::strings;
 
 /// Calls a method that the template engine does not know.
@@ -43,7 +43,9 @@ fn of_map(map: &Value, method: &str, arguments: &[Value]) -> Result<Value, Error
                 "keys" => Ok(keys.collect()),
                 "values" => keys.map(|key| map.get_item(&key)).collect(),
                 "copy" => Ok(map.clone()),
-                _ => keys.map(|key| Ok(Value::from(vec![key.clone(), map.get_item(&key)?]))).collect(),
+                _ => keys
+                    .map(|key| Ok(Value::from(Tuple::from(vec![key.clone(), map.get_item(&key)?]))))
+                    .collect(),
             }
         }
         _ => Err(Error::from(ErrorKind::UnknownMethod)),
@@ -157,19 +159,7 @@ fn split_lines(text: &str, arguments: &[Value]) -> Result<Value, Error> {
     let (keep, named): (Option<bool>, Kwargs) = from_args(arguments)?;
     let keep = keep.or(named.get("keepends")?).unwrap_or(false);
     named.assert_all_used()?;
-    let mut lines = Vec::new();
-    let mut rest = text;
-    while let Some(end) = rest.find(ends_line) {
-        let ending = rest.get(end..).unwrap_or_default();
-        let length =
-            if ending.starts_with("\r\n") { 2 } else { ending.chars().next().map_or(1, char::len_utf8) };
-        lines.push(rest.get(..if keep { end + length } else { end }).unwrap_or_default());
-        rest = rest.get(end + length..).unwrap_or_default();
-    }
-    if !rest.is_empty() {
-        lines.push(rest);
-    }
-    Ok(lines.into_iter().map(Value::from).collect())
+    Ok(strings::lines(text, keep).into_iter().map(Value::from).collect())
 }
 
 fn partition(text: &str, from_end: bool, arguments: &[Value]) -> Result<Value, Error> {
@@ -183,7 +173,7 @@ fn partition(text: &str, from_end: bool, arguments: &[Value]) -> Result<Value, E
         None if from_end => ["", "", text],
         None => [text, "", ""],
     };
-    Ok(parts.into_iter().map(Value::from).collect())
+    Ok(Value::from(Tuple::from(parts.map(Value::from).to_vec())))
 }
 
 fn starts_or_ends(text: &str, starts: bool, arguments: &[Value]) -> Result<Value, Error> {

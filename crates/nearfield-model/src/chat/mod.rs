@@ -4,6 +4,7 @@
 //! from strangers, so what they may compute and write is limited; conversations come from other strangers, so control
 //! tokens are recognised only where the template itself wrote them.
 
+mod filters;
 mod functions;
 mod json;
 mod message;
@@ -191,7 +192,7 @@ impl ChatTemplate {
             }
             variables.push((name.clone(), message::value_of(value)));
         }
-        Ok(variables.into_iter().collect())
+        Ok(Value::from_pairs(variables))
     }
 }
 

@@ -3,7 +3,7 @@
 use minijinja::value::{Kwargs, Value, from_args};
 use minijinja::{Error, ErrorKind};
 
-use super::python::is_space;
+use super::python::{ends_line, is_space};
 
 /// Longest string in bytes that a single operation may make.
 const MAX_LENGTH: usize = 16 << 20;
@@ -56,6 +56,23 @@ fn split_side(text: &str, kept: usize, from_end: bool) -> (&str, &str) {
     let place = if from_end { kept } else { text.len() - kept };
     let (left, right) = text.split_at_checked(place).unwrap_or((text, ""));
     if from_end { (left, right) } else { (right, left) }
+}
+
+/// `splitlines`, with or without the line breaks.
+pub(super) fn lines(text: &str, keep: bool) -> Vec<&str> {
+    let mut lines = Vec::new();
+    let mut rest = text;
+    while let Some(end) = rest.find(ends_line) {
+        let ending = rest.get(end..).unwrap_or_default();
+        let length =
+            if ending.starts_with("\r\n") { 2 } else { ending.chars().next().map_or(1, char::len_utf8) };
+        lines.push(rest.get(..if keep { end + length } else { end }).unwrap_or_default());
+        rest = rest.get(end + length..).unwrap_or_default();
+    }
+    if !rest.is_empty() {
+        lines.push(rest);
+    }
+    lines
 }
 
 /// The part of a string from one character to another, as `text[from:to]`, and the number of characters before it. `None`

@@ -1,5 +1,11 @@
 //! Integration tests: files written by the test kit, read back through the public API.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking, helpers included")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "a test fails by panicking and says why it is skipped, helpers included"
+)]
 
+mod chat;
 mod gguf;
 mod tokenizer;
