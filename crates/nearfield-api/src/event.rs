@@ -46,6 +46,8 @@ pub struct EngineFacts {
     pub numerics: String,
     /// The kernels that ran. They change speed, not bits.
     pub kernels: String,
+    /// The seed of its sampling: the caller's, or the one that was drawn.
+    pub seed: u64,
 }
 
 /// What an answer took of this machine.

@@ -4,5 +4,6 @@ pub mod gateway;
 pub mod http;
 pub mod keys;
 pub mod limits;
+pub mod local;
 mod metrics;
 pub mod tls;

@@ -72,6 +72,7 @@ impl Account {
                     fields.model.clone_from(model);
                     fields.numerics = engine.as_ref().map(|engine| engine.numerics.clone());
                     fields.kernels = engine.as_ref().map(|engine| engine.kernels.clone());
+                    fields.seed = engine.as_ref().map(|engine| engine.seed);
                 });
             }
             Event::Delta { .. } => {

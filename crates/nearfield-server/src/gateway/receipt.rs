@@ -52,6 +52,8 @@ pub struct ReceiptFields {
     pub numerics: Option<String>,
     /// The kernels that the local engine ran.
     pub kernels: Option<String>,
+    /// The seed of the local engine's sampling: asked for again with it, the answer is the same.
+    pub seed: Option<u64>,
 }
 
 /// A cost at another price.
@@ -84,6 +86,7 @@ impl Receipt {
             counterfactual: None,
             numerics: None,
             kernels: None,
+            seed: None,
         })))
     }
 

@@ -5,9 +5,11 @@
 mod fallback;
 mod guard;
 mod limits;
+mod local;
 mod replies;
 mod rows;
 mod scripted;
 mod shutdown;
 mod support;
+mod tiny;
 mod tls;

@@ -37,6 +37,7 @@ async fn a_whole_chat_reply_says_where_it_came_from() {
     assert_eq!(ours["usage"]["output_tokens"], 4);
     assert_eq!(ours["numerics"], "1");
     assert_eq!(ours["kernels"], "scalar");
+    assert_eq!(ours["seed"], 11);
     assert_eq!(ours["energy_joules"], 7.5);
     assert!(ours["ttft_ms"].is_number() && ours["duration_ms"].is_number(), "{ours}");
     // 7.5 J at half a dollar for a kilowatt-hour, to the nearest nano-dollar.

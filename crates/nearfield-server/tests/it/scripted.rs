@@ -120,7 +120,7 @@ impl Backend for Scripted {
 pub(crate) const USAGE: Usage = Usage { input: 9, cached_input: 3, output: 4, reasoning: 0, measured: true };
 
 pub(crate) fn started() -> Play {
-    let engine = EngineFacts { numerics: "1".to_owned(), kernels: "scalar".to_owned() };
+    let engine = EngineFacts { numerics: "1".to_owned(), kernels: "scalar".to_owned(), seed: 11 };
     Play::Event(Event::Started { model: "m".to_owned(), engine: Some(engine) })
 }
 

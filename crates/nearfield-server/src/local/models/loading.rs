@@ -1,0 +1,133 @@
+//! Loads one model: plan first, then room, then the engine.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use nearfield_api::Error;
+use nearfield_engine::{Engine, EngineError, EngineOptions, Plan, available_memory};
+use nearfield_hub::Installed;
+use nearfield_model::{Model, Text};
+
+use super::super::errors::{model_error, out_of_memory, start_error};
+use super::{Lease, Loaded, Models};
+
+impl Models {
+    /// Loads a model. Only whoever has the turn to load calls this, and never on a thread that serves others.
+    pub(super) fn load(&self, installed: Installed, name: &str) -> Result<Lease, Error> {
+        let path = installed.path.clone();
+        let loaded = self.start(installed);
+        let mut state = self.lock();
+        match loaded {
+            Ok(loaded) => {
+                let loaded = Arc::new(loaded);
+                state.loaded.push(Arc::clone(&loaded));
+                state.know(name, &loaded);
+                Ok(Lease::new(&loaded))
+            }
+            Err(error) => {
+                tracing::warn!(path = %path.display(), %error, "a model was not loaded");
+                state.failure = Some((path, Instant::now(), error.clone()));
+                Err(error)
+            }
+        }
+    }
+
+    fn start(&self, installed: Installed) -> Result<Loaded, Error> {
+        let began = Instant::now();
+        let Installed { name, path, bytes, .. } = installed;
+        tracing::info!(model = name, bytes, "loading a model");
+        let model = Arc::new(Model::open(&path).map_err(|error| model_error(&error))?);
+        let text = Text::open(&path).map_err(|error| model_error(&error))?;
+        let vocabulary = model.architecture().vocabulary_size;
+        let unknown =
+            (text.tokenizer().vocabulary_size()..vocabulary).filter_map(|id| u32::try_from(id).ok());
+        let unknown = unknown.collect();
+        let options = self.make_room(&model)?;
+        let engine = Engine::start(model, &options).map_err(|error| self.not_started(&error))?;
+        let load_time = began.elapsed();
+        let kernels = engine.kernels().name();
+        let took_ms = load_time.as_millis() as u64;
+        tracing::info!(model = name, kernels, took_ms, "loaded: {}", engine.plan());
+        Ok(Loaded {
+            name,
+            path,
+            engine,
+            text: Arc::new(text),
+            unknown,
+            load_time,
+            users: AtomicUsize::new(0),
+            last_used: Mutex::new(Instant::now()),
+        })
+    }
+
+    /// The options with which the model fits beside what stays loaded. Idle models are unloaded, the one that was used
+    /// longest ago first, until the model has what it would have alone, or none is left.
+    fn make_room(&self, model: &Model) -> Result<EngineOptions, Error> {
+        let budget = self.budget();
+        let within = |bytes: u64| EngineOptions { memory_bytes: Some(bytes), ..self.options.clone() };
+        let alone = Engine::plan_for(model, &within(budget)).map_err(|error| self.not_started(&error))?;
+        loop {
+            let left = budget.saturating_sub(self.taken());
+            let planned = Engine::plan_for(model, &within(left));
+            if matches!(&planned, Ok(plan) if as_good(plan, &alone)) {
+                return Ok(within(left));
+            }
+            if !self.unload_one() {
+                // Whether less will do, because others are busy, is for the plan to say.
+                return planned.map(|_| within(left)).map_err(|error| self.not_started(&error));
+            }
+        }
+    }
+
+    /// Memory for all models together. Measured while none is loaded, since loaded ones blur the measure.
+    fn budget(&self) -> u64 {
+        let mut state = self.lock();
+        let measured = state.budget.filter(|_| !state.loaded.is_empty());
+        let budget =
+            self.options.memory_bytes.or(measured).unwrap_or_else(|| available_memory().unwrap_or(u64::MAX));
+        state.budget = Some(budget);
+        budget
+    }
+
+    /// What the plans of all loaded models add up to.
+    fn taken(&self) -> u64 {
+        self.lock().loaded.iter().map(|loaded| loaded.engine.plan().total_bytes()).sum()
+    }
+
+    /// Unloads the idle model that was used longest ago, if there is an idle one.
+    fn unload_one(&self) -> bool {
+        let unloaded = {
+            let mut state = self.lock();
+            let last_used =
+                |loaded: &Loaded| *loaded.last_used.lock().unwrap_or_else(PoisonError::into_inner);
+            let idle = state.loaded.iter().enumerate();
+            let idle = idle.filter(|(_, loaded)| loaded.users.load(Ordering::Acquire) == 0);
+            let Some((at, _)) = idle.min_by_key(|(_, loaded)| last_used(loaded)) else { return false };
+            let loaded = state.loaded.swap_remove(at);
+            state.names.retain(|_, other| !Arc::ptr_eq(other, &loaded));
+            loaded
+        };
+        tracing::info!(model = unloaded.name, "unloading a model to make room for another");
+        // Stops its threads and gives back its memory before the next plan counts on it.
+        drop(unloaded);
+        true
+    }
+
+    fn not_started(&self, error: &EngineError) -> Error {
+        match *error {
+            EngineError::OutOfMemory { needed, available } => {
+                let busy = !self.lock().loaded.is_empty();
+                out_of_memory(needed, available, busy)
+            }
+            _ => start_error(error),
+        }
+    }
+}
+
+/// Whether a plan gives what the model would have alone. A smaller cache is no loss as long as every slot can hold a
+/// quarter of a context.
+fn as_good(plan: &Plan, alone: &Plan) -> bool {
+    let enough = alone.cache_positions.min(plan.context.saturating_mul(plan.slots) / 4);
+    plan.context == alone.context && plan.cache_positions >= enough
+}

@@ -1,0 +1,84 @@
+//! A tiny model with a byte-level tokenizer, in one GGUF file: random weights, so its answers mean nothing.
+
+use std::path::{Path, PathBuf};
+
+use nearfield_testkit::gguf_conversion::{MatrixStorage, convert_checkpoint};
+
+/// Rows of the model's vocabulary; the tokenizer knows four fewer.
+const ROWS: usize = 192;
+const UNKNOWN_ROWS: usize = 4;
+/// The model's context.
+pub(crate) const CONTEXT: u64 = 512;
+
+const CONTROL: [&str; 8] = [
+    "<|endoftext|>",
+    "<|im_start|>",
+    "<|im_end|>",
+    "<|fim_prefix|>",
+    "<|fim_suffix|>",
+    "<|fim_middle|>",
+    "<|one|>",
+    "<|two|>",
+];
+
+const TEMPLATE: &str = "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n\
+                        {% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}";
+
+/// What the model has beside weights.
+#[derive(Clone, Copy)]
+pub(crate) struct Tiny {
+    pub(crate) template: bool,
+    pub(crate) fill_in_the_middle: bool,
+}
+
+pub(crate) const INSTRUCT: Tiny = Tiny { template: true, fill_in_the_middle: true };
+pub(crate) const BASE: Tiny = Tiny { template: false, fill_in_the_middle: false };
+
+/// The bytes that have a token, in the order of their tokens: line feed, printable ASCII, and as many bytes of longer
+/// characters as there is room for.
+fn bytes() -> Vec<u8> {
+    let room = ROWS - UNKNOWN_ROWS - CONTROL.len();
+    std::iter::once(b'\n').chain(0x20..0x7f).chain(0x80..0xc0).chain(0xc2..=0xff).take(room).collect()
+}
+
+/// A byte in the writing of byte-level vocabularies.
+fn written(byte: u8) -> String {
+    let printable = |byte: u8| matches!(byte, 0x21..=0x7e | 0xa1..=0xac | 0xae..=0xff);
+    if printable(byte) {
+        return char::from(byte).to_string();
+    }
+    let before = (0..byte).filter(|&other| !printable(other)).count() as u32;
+    char::from_u32(256 + before).unwrap().to_string()
+}
+
+/// Writes the model into a folder.
+pub(crate) fn write(folder: &Path, name: &str, tiny: Tiny) -> PathBuf {
+    let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("../nearfield-engine/tests/fixtures/llama");
+    let mut tokens: Vec<String> = CONTROL.iter().map(|&text| text.to_owned()).collect();
+    let mut kinds = vec![3_i32; CONTROL.len()];
+    if !tiny.fill_in_the_middle {
+        for (token, at) in tokens[3..6].iter_mut().zip(0..) {
+            *token = format!("<|plain{at}|>");
+        }
+    }
+    for byte in bytes() {
+        tokens.push(written(byte));
+        kinds.push(1);
+    }
+    let mut writer = convert_checkpoint(&fixture, MatrixStorage::F16)
+        .unwrap()
+        .key("tokenizer.ggml.model", "gpt2")
+        .key("tokenizer.ggml.pre", "gpt-2")
+        .key("tokenizer.ggml.tokens", tokens)
+        .key("tokenizer.ggml.token_type", kinds)
+        .key("tokenizer.ggml.merges", Vec::<String>::new())
+        .key("tokenizer.ggml.bos_token_id", 0_u32)
+        .key("tokenizer.ggml.eos_token_id", 0_u32)
+        .key("tokenizer.ggml.add_bos_token", false);
+    if tiny.template {
+        writer = writer.key("tokenizer.chat_template", TEMPLATE);
+    }
+    let path = folder.join(format!("{name}.gguf"));
+    std::fs::write(&path, writer.build()).unwrap();
+    path
+}
