@@ -286,6 +286,8 @@ fn matchers(vocabulary: &Vocabulary) -> (Arc<SpecialMatcher>, SpecialMatcher) {
         match kind {
             TokenKind::Control | TokenKind::Unknown => control.push((bytes.into(), id)),
             TokenKind::UserDefined if looks() => control.push((bytes.into(), id)),
+            // Vocabularies hold such texts as ordinary tokens too, which no ordinary text comes to be cut into.
+            TokenKind::Normal if stop_tokens::is_end(bytes) => control.push((bytes.into(), id)),
             TokenKind::UserDefined => added.push((bytes.into(), id)),
             TokenKind::Normal | TokenKind::Unused | TokenKind::Byte => {}
         }

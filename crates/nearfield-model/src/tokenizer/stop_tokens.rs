@@ -29,6 +29,12 @@ const ENDS: [&str; 20] = [
     "<reponame>",
 ];
 
+/// Whether a token's text is one that ends an answer.
+pub(super) fn is_end(text: &[u8]) -> bool {
+    // Nearly all of a vocabulary is dismissed by its first byte.
+    matches!(text.first(), Some(b'<' | b'[')) && ENDS.iter().any(|end| end.as_bytes() == text)
+}
+
 /// The tokens that end an answer; few, sorted.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct StopTokens {
