@@ -10,6 +10,7 @@ use nearfield_store::Ledger;
 use crate::failure::{Interrupted, UsageError};
 use crate::folders;
 use crate::output::{PullProgress, stderr_line};
+use crate::signals::stop_requested;
 
 /// The data folder and how much to say.
 #[derive(Debug)]
@@ -57,13 +58,20 @@ impl App {
         }
     }
 
+    /// The model that `model` names, pulled when it is not on this machine.
+    pub(crate) async fn model_here(&self, hub: &Hub, model: &str) -> Result<Installed> {
+        match hub.find(model)? {
+            Some(installed) => Ok(installed),
+            None => self.pull(hub, model, PullOptions::default()).await,
+        }
+    }
+
     /// Brings a model here with progress on standard error; Ctrl-C stops it.
     pub(crate) async fn pull(&self, hub: &Hub, model: &str, options: PullOptions) -> Result<Installed> {
         let progress = PullProgress::new(model, self.quiet, self.logging);
         tokio::select! {
             installed = Box::pin(hub.pull(model, options, &progress)) => Ok(installed?),
-            stopped = tokio::signal::ctrl_c() => {
-                stopped?;
+            () = stop_requested() => {
                 nearfield_hub::Progress::finish(&progress);
                 Err(Interrupted("stopped; the same command continues where this one was").into())
             }

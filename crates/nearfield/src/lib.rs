@@ -5,13 +5,18 @@
 
 use std::process::ExitCode;
 
+mod answer;
 mod app;
+mod chat;
 mod cli;
 mod config;
 mod failure;
 mod folders;
+mod gateway;
 mod logging;
 mod output;
+mod prompt;
+mod signals;
 mod suggest;
 
 /// Runs the program with the arguments of the process.

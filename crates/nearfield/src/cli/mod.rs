@@ -1,10 +1,16 @@
 //! The command line: one file and one struct for each command.
 
+mod bench;
+mod chat;
+mod eval;
 mod keys;
 mod ledger;
 mod list;
+mod options;
 mod pull;
 mod rm;
+mod run;
+mod serve;
 mod show;
 
 use std::path::PathBuf;
@@ -57,10 +63,15 @@ struct GlobalArgs {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Run(run::RunCommand),
+    Chat(chat::ChatCommand),
     Pull(pull::PullCommand),
     List(list::ListCommand),
     Show(show::ShowCommand),
     Rm(rm::RmCommand),
+    Serve(serve::ServeCommand),
+    Bench(bench::BenchCommand),
+    Eval(eval::EvalCommand),
     Keys(keys::KeysCommand),
     Ledger(ledger::LedgerCommand),
 }
@@ -68,15 +79,23 @@ enum Command {
 impl Command {
     /// What is logged without `-v`.
     const fn usual_level(&self) -> Level {
-        Level::Warn
+        match self {
+            Self::Serve(_) => Level::Info,
+            _ => Level::Warn,
+        }
     }
 
     async fn run(self, app: &App) -> Result<()> {
         match self {
+            Self::Run(command) => Box::pin(command.run(app)).await,
+            Self::Chat(command) => Box::pin(command.run(app)).await,
             Self::Pull(command) => Box::pin(command.run(app)).await,
             Self::List(command) => command.run(app),
             Self::Show(command) => command.run(app),
             Self::Rm(command) => command.run(app),
+            Self::Serve(command) => Box::pin(command.run(app)).await,
+            Self::Bench(command) => Box::pin(command.run(app)).await,
+            Self::Eval(command) => Box::pin(command.run(app)).await,
             Self::Keys(command) => command.run(app),
             Self::Ledger(command) => Box::pin(command.run(app)).await,
         }
@@ -97,8 +116,11 @@ fn start(cli: Cli) -> Result<()> {
     let level = Level::new(quiet, verbose, cli.command.usual_level());
     logging::start(level);
     let app = App::new(data_dir, quiet, verbose > 0)?;
+    // The engine has threads of its own; only a server has much to do beside it.
+    let all = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
+    let workers = if matches!(cli.command, Command::Serve(_)) { all } else { 2 };
     let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
+        .worker_threads(workers)
         .enable_all()
         .build()
         .context("cannot start: the system refused threads or file handles")?;

@@ -18,6 +18,16 @@ pub(crate) enum ConfigError {
     Whole { path: PathBuf, problem: String },
 }
 
+impl ConfigError {
+    /// Gives an error without a line that of a byte of the file.
+    pub(super) fn or_at(self, source: Source<'_>, offset: usize) -> Self {
+        match self {
+            Self::Whole { problem, .. } => source.at(offset, problem),
+            other => other,
+        }
+    }
+}
+
 /// Without a file, what is wrong is a default.
 fn prefix(path: &Path) -> String {
     if path.as_os_str().is_empty() { String::new() } else { format!("{}: ", path.display()) }
@@ -33,9 +43,12 @@ pub(super) struct Source<'a> {
 impl Source<'_> {
     /// An error at a byte of the file.
     pub(super) fn at(self, offset: usize, problem: String) -> ConfigError {
-        let before = self.text.as_bytes().get(..offset).unwrap_or_default();
-        let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
-        ConfigError::At { path: self.path.to_owned(), line, problem }
+        ConfigError::At { path: self.path.to_owned(), line: self.line(offset), problem }
+    }
+
+    /// The line, counted from 1, of a byte of the file.
+    pub(super) fn line(self, offset: usize) -> usize {
+        self.text.get(..offset).unwrap_or_default().matches('\n').count() + 1
     }
 
     /// An error that has no line.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::num::{NonZeroU64, NonZeroUsize};
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
 use jiff::civil::Date;
@@ -10,9 +10,9 @@ use nearfield_engine::{Arithmetic, KeyValueType};
 use nearfield_router::Policy;
 use nearfield_store::Tariff;
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use toml::Spanned;
 
-use super::secret_text::SecretText;
 use super::sizes::Bytes;
 
 /// The whole file.
@@ -23,7 +23,9 @@ pub(super) struct FileConfig {
     pub(super) local: LocalSection,
     pub(super) server: ServerSection,
     pub(super) cost: CostSection,
-    pub(super) backend: BTreeMap<String, Spanned<BackendSection>>,
+    /// Read apart; here for the names that are suggested.
+    #[serde(rename = "backend")]
+    _backend: Option<IgnoredAny>,
     pub(super) prices: BTreeMap<String, PriceSection>,
 }
 
@@ -168,59 +170,6 @@ impl TryFrom<f64> for Positive {
         let usable = number.is_finite() && (0.0..=1e6).contains(&number);
         usable.then_some(Self(number)).ok_or("expected a number from 0 to 1000000")
     }
-}
-
-/// `[backend.NAME]`: an endpoint in the cloud.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct BackendSection {
-    /// How it is spoken to.
-    pub(crate) kind: BackendKind,
-    /// Its base address, such as `https://api.openai.com/v1`.
-    pub(crate) base_url: String,
-    /// Where its key is: `env:NAME` or `file:PATH`.
-    pub(crate) key: Option<SecretText>,
-    /// The models to ask it for; any when absent.
-    pub(crate) models: Option<Models>,
-    /// The provider's name in the price table; the backend's own name when absent.
-    pub(crate) price_provider: Option<String>,
-    /// PEM file with certificates to trust besides the system's.
-    pub(crate) ca_file: Option<PathBuf>,
-    /// Seconds for a connection to come about.
-    pub(crate) connect_timeout: Option<NonZeroU64>,
-    /// Seconds without any byte after which an answer is given up.
-    pub(crate) idle_timeout: Option<NonZeroU64>,
-}
-
-impl BackendSection {
-    /// Paths in the file start from the file's folder.
-    pub(super) fn relative_to(mut self, folder: &Path) -> Self {
-        if let Some(path) = &mut self.ca_file {
-            *path = folder.join(&*path);
-        }
-        if let Some(path) = self.key.as_ref().and_then(|key| key.reveal().strip_prefix("file:")) {
-            self.key = Some(SecretText::new(format!("file:{}", folder.join(path).display())));
-        }
-        self
-    }
-}
-
-/// The kinds of backends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub(crate) enum BackendKind {
-    /// Whatever speaks OpenAI's chat completions.
-    OpenaiCompatible,
-}
-
-/// Models of a backend: names, or our names for the backend's own.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(untagged, expecting = "expected a list of model names, or a table from our names to the backend's")]
-pub(crate) enum Models {
-    /// The same names here and there.
-    Same(Vec<String>),
-    /// Our name for each of the backend's.
-    Mapped(BTreeMap<String, String>),
 }
 
 /// `[prices."provider/model"]`: dollars for a million tokens.

@@ -1,9 +1,9 @@
 //! The configuration file `nearfield.toml`: which backends there are, where requests may go, how the local engine and
 //! the server are set up. Layers, the later ones first: flag, environment, file, default.
 
+mod backends;
 mod error;
 mod file;
-mod secret_text;
 mod sizes;
 
 use std::fs;
@@ -13,23 +13,22 @@ use std::path::{Path, PathBuf};
 use nearfield_api::Locality;
 use nearfield_router::{BackendFacts, Policy};
 use nearfield_store::{DEFAULT_REFERENCE, Prices, Tariff};
+use serde::Deserialize as _;
+use toml::de::{DeTable, Deserializer};
 
 use crate::folders;
 use crate::suggest::did_you_mean;
 
+pub(crate) use backends::{BackendConfig, LOCAL_BACKEND};
 pub(crate) use error::ConfigError;
 use error::Source;
-pub(crate) use file::{ArithmeticName, BackendSection, KeyValueName, LocalSection, ServerSection};
+pub(crate) use file::{ArithmeticName, KeyValueName, LocalSection, ServerSection};
 use file::{FileConfig, price_table};
 
 /// The environment variable that names the file.
 pub(crate) const CONFIG_VARIABLE: &str = "NEARFIELD_CONFIG";
-/// The name of the backend that is this machine's own engine.
-pub(crate) const LOCAL_BACKEND: &str = "local";
 /// The largest file that is read.
 const MAX_BYTES: u64 = 1 << 20;
-/// The longest name of a backend.
-const MAX_NAME: usize = 64;
 
 /// What the file says, checked, with defaults for what it does not say.
 #[derive(Debug, Default)]
@@ -41,7 +40,7 @@ pub(crate) struct Config {
     /// The server.
     pub(crate) server: ServerSection,
     /// The cloud backends, in the order of the file.
-    pub(crate) backends: Vec<(String, BackendSection)>,
+    pub(crate) backends: Vec<BackendConfig>,
     /// Cloud prices: the built-in ones with those of the file in their place.
     pub(crate) prices: Prices,
     /// The cost of this machine.
@@ -68,21 +67,19 @@ impl Config {
     fn read(file: Option<(&Path, &str)>) -> Result<Self, ConfigError> {
         let (path, text) = file.unwrap_or((Path::new(""), ""));
         let source = Source { path, text };
-        let file: FileConfig = toml::from_str(text).map_err(|error| source.explain(&error))?;
+        let mut tree = DeTable::parse(text).map_err(|error| source.explain(&error))?;
+        let backends = backends::take(source, tree.get_mut())?;
+        let file =
+            FileConfig::deserialize(Deserializer::from(tree)).map_err(|error| source.explain(&error))?;
         let folder = path.parent().unwrap_or(Path::new(""));
         let mut config = Self {
             policy: file.policy,
             local: file.local,
             server: file.server.relative_to(folder),
             tariff: file.cost.tariff(),
+            backends,
             ..Self::default()
         };
-        let mut backends: Vec<_> = file.backend.into_iter().collect();
-        backends.sort_by_key(|(_, section)| section.span().start);
-        for (name, section) in backends {
-            check_name(&name).map_err(|problem| source.at(section.span().start, problem))?;
-            config.backends.push((name, section.into_inner().relative_to(folder)));
-        }
         config.policy.check(&config.facts()).map_err(|error| source.whole(error.to_string()))?;
         config.prices = Prices::built_in().map_err(|error| source.whole(error.to_string()))?;
         let own = Prices::from_toml(&price_table(&file.prices));
@@ -101,10 +98,10 @@ impl Config {
 
     /// What the policy has to know of the configured backends.
     fn facts(&self) -> Vec<BackendFacts> {
-        let cloud = self.backends.iter().map(|(name, _)| BackendFacts {
-            name: name.clone(),
+        let cloud = self.backends.iter().map(|backend| BackendFacts {
+            name: backend.name.clone(),
             locality: Locality::Cloud,
-            models: None,
+            models: backend.models(),
         });
         let local = BackendFacts { name: LOCAL_BACKEND.to_owned(), locality: Locality::Local, models: None };
         std::iter::once(local).chain(cloud).collect()
@@ -119,19 +116,6 @@ fn read(path: &Path) -> Result<String, String> {
         return Err(format!("it is larger than {MAX_BYTES} bytes"));
     }
     Ok(text)
-}
-
-fn check_name(name: &str) -> Result<(), String> {
-    if name == LOCAL_BACKEND {
-        return Err(format!(
-            "`{LOCAL_BACKEND}` is the name of this machine's own engine; call this backend otherwise"
-        ));
-    }
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
-    if name.is_empty() || name.len() > MAX_NAME || !name.bytes().all(plain) {
-        return Err(format!("a backend's name has 1 to {MAX_NAME} letters, digits, '.', '_' or '-'"));
-    }
-    Ok(())
 }
 
 #[cfg(test)]

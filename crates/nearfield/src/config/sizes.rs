@@ -27,7 +27,7 @@ impl Bytes {
             _ => return None,
         };
         let bytes = number.parse::<f64>().ok()? * unit as f64;
-        (bytes.is_finite() && bytes >= 1.0 && bytes < 1e18).then_some(Self(bytes as u64))
+        ((1.0..1e18).contains(&bytes)).then_some(Self(bytes as u64))
     }
 }
 

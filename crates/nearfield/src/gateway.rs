@@ -1,0 +1,112 @@
+//! Puts the way of a request together: backends of the configuration, policy, ledger, prices.
+
+use std::sync::Arc;
+
+use anyhow::Result;
+use nearfield_api::Backend;
+use nearfield_engine::EngineOptions;
+use nearfield_hub::{Hub, HubError, Installed};
+use nearfield_router::PolicyMode;
+use nearfield_server::gateway::{ConfiguredBackend, Gateway, GatewayOptions};
+use nearfield_server::local::{LocalBackend, LocalOptions, Prepared};
+use nearfield_store::Ledger;
+
+use crate::app::App;
+use crate::config::{Config, LOCAL_BACKEND};
+
+/// The gateway, and what has to be closed behind it.
+pub(crate) struct Opened {
+    pub(crate) gateway: Arc<Gateway>,
+    pub(crate) local: Option<Arc<LocalBackend>>,
+    ledger: Ledger,
+}
+
+impl Opened {
+    /// Sets everything up. Nothing is loaded and nobody called yet. With `allow_paths` a model may be named by a path,
+    /// which is right for the person at the keyboard and nobody else.
+    pub(crate) async fn new(
+        app: &App,
+        config: Config,
+        hub: Hub,
+        engine: EngineOptions,
+        allow_paths: bool,
+    ) -> Result<Self> {
+        let mut backends = Vec::with_capacity(config.backends.len() + 1);
+        let local = answers_here(&config).then(|| local_backend(hub, engine, allow_paths));
+        if let Some(local) = &local {
+            let backend: Arc<dyn Backend> = Arc::<LocalBackend>::clone(local);
+            backends.push(ConfiguredBackend { backend, models: None, price_provider: None });
+        }
+        for section in &config.backends {
+            // A backend that the policy forbids is not set up: its key need not be here.
+            if config.policy.mode != PolicyMode::LocalOnly {
+                backends.push(ConfiguredBackend {
+                    backend: Arc::new(section.build()?),
+                    models: section.models(),
+                    price_provider: section.price_provider(),
+                });
+            }
+        }
+        let ledger = app.ledger().await?;
+        let gateway = Gateway::new(GatewayOptions {
+            backends,
+            policy: config.policy,
+            ledger: ledger.clone(),
+            prices: config.prices,
+            tariff: config.tariff,
+            reference: config.reference,
+        })?;
+        Ok(Self { gateway: Arc::new(gateway), local, ledger })
+    }
+
+    /// Loads the model that is on this machine, so that its load is not part of an answer's time. `None` when the answer
+    /// comes from elsewhere or the model cannot be loaded: then the request itself says so, and leaves its row.
+    pub(crate) async fn prepare(&self, installed: Option<&Installed>) -> Option<Prepared> {
+        let (local, installed) = self.local.as_ref().zip(installed)?;
+        local.prepare(&installed.name).await.ok()
+    }
+
+    /// Waits until the ledger has everything.
+    pub(crate) async fn close(self) -> Result<()> {
+        drop(self.gateway);
+        drop(self.local);
+        Ok(self.ledger.close().await?)
+    }
+}
+
+fn local_backend(hub: Hub, engine: EngineOptions, allow_paths: bool) -> Arc<LocalBackend> {
+    Arc::new(LocalBackend::new(hub, LocalOptions { name: LOCAL_BACKEND.to_owned(), engine, allow_paths }))
+}
+
+/// Whether this machine's engine may be asked at all.
+fn answers_here(config: &Config) -> bool {
+    config.local.enabled && config.policy.mode != PolicyMode::CloudOnly
+}
+
+/// The model on this machine for a request of `run` or `chat`: pulled, when it is known, is not here and `pull` says
+/// so. `None` when the answer is to come from elsewhere.
+pub(crate) async fn local_model(
+    app: &App,
+    config: &Config,
+    hub: &Hub,
+    model: &str,
+    pull: bool,
+) -> Result<Option<Installed>> {
+    if !answers_here(config) {
+        return Ok(None);
+    }
+    let elsewhere = config.policy.mode == PolicyMode::PreferLocal
+        && config
+            .backends
+            .iter()
+            .any(|backend| backend.models().is_none_or(|models| models.iter().any(|name| name == model)));
+    match hub.find(model) {
+        Ok(Some(installed)) => Ok(Some(installed)),
+        Ok(None) if pull => app.model_here(hub, model).await.map(Some),
+        Ok(None) if elsewhere => Ok(None),
+        Ok(None) => Err(HubError::NotInstalled { name: model.to_owned() }.into()),
+        // No name of ours, but perhaps one of a cloud backend's models.
+        Err(HubError::UnknownModel { .. } | HubError::InvalidReference { .. }) if elsewhere => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
