@@ -1,5 +1,6 @@
-//! To be described.
+//! What the tests of several crates share: servers that misbehave, and writers of model files.
 
+pub mod cloud_server;
 pub mod file_server;
 pub mod gguf_conversion;
 pub mod gguf_writer;

@@ -1,0 +1,90 @@
+//! The HTTP client: trust, proxies, connections, and what its errors mean.
+
+use std::error::Error as _;
+use std::time::Duration;
+
+use nearfield_api::{Error, ErrorKind};
+use reqwest::{Certificate, Client, redirect};
+
+use crate::{OpenAiCompatibleOptions, ProviderError};
+
+/// Shorter than the 60 s after which common load balancers close a connection, since a request that meets the close
+/// half way fails.
+const LONGEST_IDLE_CONNECTION: Duration = Duration::from_secs(55);
+/// How often an HTTP/2 connection in use is asked whether it is still there.
+const PING_INTERVAL: Duration = Duration::from_secs(30);
+const PING_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// A client that follows no redirect and repeats nothing. Proxies come from the environment (`HTTPS_PROXY`,
+/// `NO_PROXY` and so on); this machine is never reached through one.
+pub(crate) fn build(options: &OpenAiCompatibleOptions, loopback: bool) -> Result<Client, ProviderError> {
+    let mut builder = Client::builder()
+        .user_agent(concat!("nearfield/", env!("CARGO_PKG_VERSION")))
+        .redirect(redirect::Policy::none())
+        .retry(reqwest::retry::never())
+        .referer(false)
+        .connect_timeout(options.timeouts.connect)
+        .pool_idle_timeout(LONGEST_IDLE_CONNECTION)
+        .tcp_keepalive(PING_INTERVAL)
+        .http2_keep_alive_interval(PING_INTERVAL)
+        .http2_keep_alive_timeout(PING_TIMEOUT);
+    if loopback {
+        builder = builder.no_proxy();
+    }
+    if options.certificates.is_some() {
+        builder = builder.tls_certs_only(certificates(options)?);
+    }
+    builder
+        .build()
+        .map_err(|error| ProviderError::Tls { backend: options.name.clone(), reason: deepest(&error) })
+}
+
+/// The authorities of the configured PEM file.
+fn certificates(options: &OpenAiCompatibleOptions) -> Result<Vec<Certificate>, ProviderError> {
+    let path = options.certificates.clone().unwrap_or_default();
+    let unusable = |reason: String| ProviderError::Certificates {
+        backend: options.name.clone(),
+        path: path.clone(),
+        reason,
+    };
+    let pem = std::fs::read(&path).map_err(|error| unusable(error.to_string()))?;
+    let certificates = Certificate::from_pem_bundle(&pem).map_err(|error| unusable(deepest(&error)))?;
+    if certificates.is_empty() {
+        return Err(unusable("the file holds no certificate in PEM form".to_owned()));
+    }
+    Ok(certificates)
+}
+
+/// The error for a request that found no answer, or whose answer broke off.
+pub(crate) fn transport_error(error: &reqwest::Error, timeouts: &crate::Timeouts) -> Error {
+    if error.is_connect() && error.is_timeout() {
+        return Error::new(
+            ErrorKind::Timeout,
+            format!("The backend could not be connected to within {} s.", timeouts.connect.as_secs_f32()),
+        );
+    }
+    let what = if error.is_connect() {
+        "The backend cannot be reached; check its base URL, the network and the proxy settings"
+    } else if error.is_request() {
+        "The backend's connection broke before it answered"
+    } else {
+        "The backend's connection broke in the middle of its answer"
+    };
+    Error::new(ErrorKind::Upstream, format!("{what} ({}).", deepest(error)))
+}
+
+/// Whether nothing of the request can have left, so that to repeat it is harmless and may help.
+pub(crate) fn is_worth_repeating(error: &reqwest::Error) -> bool {
+    error.is_connect() && !error.is_timeout()
+}
+
+/// The innermost cause, which is the only one that says something, and never the address.
+fn deepest(error: &reqwest::Error) -> String {
+    let Some(mut cause) = error.source() else {
+        return "no further reason is known".to_owned();
+    };
+    while let Some(inner) = cause.source() {
+        cause = inner;
+    }
+    cause.to_string()
+}

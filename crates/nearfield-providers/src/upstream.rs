@@ -1,0 +1,167 @@
+//! One account at one address: sends requests and reads what is no answer.
+
+use std::fmt;
+use std::time::{Duration, SystemTime};
+
+use nearfield_api::openai::{decode_error, parse_retry_after};
+use nearfield_api::{Error, ErrorKind};
+use reqwest::header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use reqwest::{Client, RequestBuilder, Response, StatusCode};
+use tokio::time::{Instant, timeout, timeout_at};
+
+use crate::base_url::BaseUrl;
+use crate::{OpenAiCompatibleOptions, ProviderError, Secret, SecretError, Timeouts, client};
+
+/// An error body is read so far and no further.
+const LARGEST_ERROR_BODY: usize = 64 * 1024;
+/// And for so long.
+const LONGEST_ERROR_BODY: Duration = Duration::from_secs(5);
+/// Before the one repetition of a failed connection.
+const PAUSE: Duration = Duration::from_millis(100);
+
+pub(crate) struct Upstream {
+    pub(crate) name: String,
+    pub(crate) timeouts: Timeouts,
+    base_url: BaseUrl,
+    key: Option<Secret>,
+    authorization: Option<HeaderValue>,
+    client: Client,
+}
+
+impl fmt::Debug for Upstream {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // A client prints its proxies, and those may hold passwords.
+        formatter.debug_struct("Upstream").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+impl Upstream {
+    pub(crate) fn new(options: &OpenAiCompatibleOptions) -> Result<Self, ProviderError> {
+        let name = options.name.clone();
+        let base_url = BaseUrl::parse(&options.base_url, options.allow_plaintext)
+            .map_err(|reason| ProviderError::BaseUrl { backend: name.clone(), reason })?;
+        let unusable = || ProviderError::Key {
+            backend: name.clone(),
+            source: SecretError::Unusable {
+                origin: "the key".to_owned(),
+                reason: "is empty or holds characters that an HTTP header does not carry: only letters, digits and punctuation of ASCII",
+            },
+        };
+        let authorization = match &options.key {
+            Some(key) => Some(key.bearer().ok_or_else(unusable)?),
+            None => None,
+        };
+        let client = client::build(options, base_url.is_loopback())?;
+        Ok(Self {
+            name,
+            timeouts: options.timeouts,
+            base_url,
+            key: options.key.clone(),
+            authorization,
+            client,
+        })
+    }
+
+    /// Posts a JSON body and returns the reply when its status is 200.
+    pub(crate) async fn post(&self, path: &str, body: String) -> Result<Response, Error> {
+        let request = self
+            .client
+            .post(self.base_url.join(path))
+            .header(ACCEPT, "text/event-stream, application/json")
+            .header(CONTENT_TYPE, "application/json")
+            .body(body);
+        self.send(request, self.timeouts.first_byte).await
+    }
+
+    /// Gets a JSON document of at most `limit` bytes.
+    pub(crate) async fn get(&self, path: &str, limit: usize, wait: Duration) -> Result<Vec<u8>, Error> {
+        let deadline = Instant::now() + wait;
+        let request = self.client.get(self.base_url.join(path)).header(ACCEPT, "application/json");
+        let mut response = self.send(request, wait).await?;
+        let mut body = Vec::new();
+        loop {
+            let chunk = match timeout_at(deadline, response.chunk()).await {
+                Err(_) => return Err(self.error(silent(wait))),
+                Ok(Err(error)) => return Err(self.error(client::transport_error(&error, &self.timeouts))),
+                Ok(Ok(None)) => return Ok(body),
+                Ok(Ok(Some(chunk))) => chunk,
+            };
+            if body.len() + chunk.len() > limit {
+                return Err(self.error(too_large(limit)));
+            }
+            body.extend_from_slice(&chunk);
+        }
+    }
+
+    /// Sends a request, once more when no connection comes about, and returns a reply with status 200.
+    async fn send(&self, request: RequestBuilder, wait: Duration) -> Result<Response, Error> {
+        let mut request = request.header(ACCEPT_ENCODING, "identity");
+        if let Some(authorization) = &self.authorization {
+            request = request.header(AUTHORIZATION, authorization.clone());
+        }
+        let again = request.try_clone();
+        let sent = timeout(wait, async {
+            match (request.send().await, again) {
+                (Err(error), Some(again)) if client::is_worth_repeating(&error) => {
+                    tracing::debug!(backend = self.name, "no connection; trying once more");
+                    tokio::time::sleep(PAUSE).await;
+                    again.send().await
+                }
+                (result, _) => result,
+            }
+        });
+        match sent.await {
+            Err(_) => Err(self.error(silent(wait))),
+            Ok(Err(error)) => Err(self.error(client::transport_error(&error, &self.timeouts))),
+            Ok(Ok(response)) if response.status() == StatusCode::OK => Ok(response),
+            Ok(Ok(response)) => Err(self.refusal(response).await),
+        }
+    }
+
+    /// The error that a reply with another status tells.
+    async fn refusal(&self, mut response: Response) -> Error {
+        let status = response.status();
+        let wait = response
+            .headers()
+            .get(RETRY_AFTER)
+            .and_then(|value| parse_retry_after(value.to_str().ok()?, SystemTime::now()));
+        let mut body = Vec::new();
+        let deadline = Instant::now() + LONGEST_ERROR_BODY;
+        // The status says what matters: a body that cannot be had, or not whole, only adds no words.
+        while let Ok(Ok(Some(chunk))) = timeout_at(deadline, response.chunk()).await {
+            if body.len() + chunk.len() > LARGEST_ERROR_BODY {
+                break;
+            }
+            body.extend_from_slice(&chunk);
+        }
+        self.error(decode_error(status.as_u16(), &body, wait))
+    }
+
+    /// An error as it may be shown: without the key, and with the backend's name.
+    pub(crate) fn error(&self, error: Error) -> Error {
+        let mut error = match &self.key {
+            Some(key) => key.conceal(error),
+            None => error,
+        };
+        // The codecs do not know the name and write "The backend ...".
+        if let Some(rest) = error.message.strip_prefix("The backend") {
+            error.message = format!("The backend `{}`{rest}", self.name);
+        }
+        tracing::debug!(backend = self.name, kind = error.kind.as_str(), "{error}");
+        error
+    }
+}
+
+pub(crate) fn silent(wait: Duration) -> Error {
+    Error::new(
+        ErrorKind::Timeout,
+        format!("The backend did not answer within {} s; ask again later.", wait.as_secs_f32()),
+    )
+}
+
+pub(crate) fn too_large(limit: usize) -> Error {
+    Error::new(
+        ErrorKind::Upstream,
+        format!("The backend's answer is larger than {limit} bytes and was refused."),
+    )
+}

@@ -1,0 +1,10 @@
+//! The backends against a cloud that misbehaves.
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on should say so at once")]
+
+mod answers;
+mod connections;
+mod faults;
+mod models;
+mod secrets;
+mod support;
+mod tls;

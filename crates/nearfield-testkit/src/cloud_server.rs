@@ -1,0 +1,389 @@
+//! A cloud of OpenAI's dialect, over plain HTTP/1.1, that misbehaves on request.
+//!
+//! Without a script it answers well: a short stream or body, and a list of models. A script says for one request,
+//! byte by byte, what goes over the wire and when, so that it can do what a server library prevents: a head that
+//! trickles, a chunk that ends in the middle, silence, a reset.
+
+use std::collections::VecDeque;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+/// Longest request read.
+const MAX_REQUEST_BYTES: usize = 64 * 1024 * 1024;
+
+/// The text of the answers without a script, in its two pieces.
+pub const ANSWER: [&str; 2] = ["Hello", ", world"];
+/// Prompt and completion tokens of the answers without a script.
+pub const TOKENS: (u64, u64) = (7, 2);
+/// The names of the models that are listed without a script.
+pub const MODELS: [&str; 2] = ["cloud-large", "cloud-small"];
+
+/// What the server does for one request.
+#[derive(Debug, Clone, Default)]
+pub struct Script {
+    steps: Vec<Step>,
+    /// The connection can serve another request afterwards.
+    reusable: bool,
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Write(Bytes),
+    Pause(Duration),
+    Silence,
+    Reset,
+}
+
+impl Script {
+    /// A script that says nothing yet; the connection is closed at its end.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Sends bytes.
+    pub fn bytes(mut self, bytes: impl Into<Bytes>) -> Self {
+        self.steps.push(Step::Write(bytes.into()));
+        self
+    }
+
+    /// Waits.
+    pub fn pause(mut self, pause: Duration) -> Self {
+        self.steps.push(Step::Pause(pause));
+        self
+    }
+
+    /// Keeps silent until the client goes away.
+    pub fn silence(mut self) -> Self {
+        self.steps.push(Step::Silence);
+        self
+    }
+
+    /// Resets the connection.
+    pub fn reset(mut self) -> Self {
+        self.steps.push(Step::Reset);
+        self
+    }
+
+    /// A whole answer.
+    pub fn answer(status: u16, headers: &[(&str, &str)], body: impl AsRef<[u8]>) -> Self {
+        let body = body.as_ref();
+        let length = body.len().to_string();
+        let mut bytes = head(status, headers.iter().copied().chain([("Content-Length", length.as_str())]));
+        bytes.extend_from_slice(body);
+        Self { reusable: true, ..Self::new().bytes(bytes) }
+    }
+
+    /// A whole answer in JSON.
+    pub fn json(status: u16, body: &Value) -> Self {
+        Self::answer(status, &[("Content-Type", "application/json")], body.to_string())
+    }
+
+    /// The head of a stream of events. The body follows in [`Script::chunk`]s and ends with [`Script::end`].
+    pub fn stream() -> Self {
+        Self::stream_of("text/event-stream")
+    }
+
+    /// The head of a stream of another media type.
+    pub fn stream_of(media_type: &str) -> Self {
+        let headers = [("Content-Type", media_type), ("Transfer-Encoding", "chunked")];
+        Self::new().bytes(head(200, headers.into_iter()))
+    }
+
+    /// One chunk of the body.
+    pub fn chunk(self, body: impl AsRef<[u8]>) -> Self {
+        let body = body.as_ref();
+        let mut bytes = format!("{:x}\r\n", body.len()).into_bytes();
+        bytes.extend_from_slice(body);
+        bytes.extend_from_slice(b"\r\n");
+        self.bytes(bytes)
+    }
+
+    /// A body in chunks of `size` bytes, which the client's library hands out one by one.
+    pub fn chunks_of(self, size: usize, body: impl AsRef<[u8]>) -> Self {
+        body.as_ref().chunks(size.max(1)).fold(self, Self::chunk)
+    }
+
+    /// One event, as a chunk of its own.
+    pub fn event(self, data: &str) -> Self {
+        self.chunk(format!("data: {data}\n\n"))
+    }
+
+    /// The end of a body in chunks.
+    pub fn end(mut self) -> Self {
+        self.reusable = true;
+        self.bytes("0\r\n\r\n")
+    }
+}
+
+/// The data of an event with a piece of text of a chat's first choice.
+pub fn delta(text: &str) -> String {
+    json!({"model": "m", "choices": [{"index": 0, "delta": {"content": text}, "finish_reason": null}]})
+        .to_string()
+}
+
+/// The data of the event that ends a chat's first choice.
+pub fn finish(reason: &str) -> String {
+    json!({"model": "m", "choices": [{"index": 0, "delta": {}, "finish_reason": reason}]}).to_string()
+}
+
+/// The data of the event with the usage.
+pub fn usage(prompt: u64, completion: u64) -> String {
+    json!({"model": "m", "choices": [], "usage": usage_object(prompt, completion)}).to_string()
+}
+
+fn usage_object(prompt: u64, completion: u64) -> Value {
+    json!({"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion})
+}
+
+/// A request as the server saw it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CloudRequest {
+    /// Method.
+    pub method: String,
+    /// Path with query.
+    pub target: String,
+    /// Headers with lower-case names.
+    pub headers: Vec<(String, String)>,
+    /// The body's bytes.
+    pub body: Bytes,
+}
+
+impl CloudRequest {
+    /// The first header of this (lower-case) name.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(header, _)| header == name).map(|(_, value)| value.as_str())
+    }
+
+    /// The body as JSON; null when it is none.
+    pub fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap_or_default()
+    }
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// For the next requests, in order.
+    scripts: VecDeque<Script>,
+    /// For every request after those.
+    always: Option<Script>,
+    seen: Vec<CloudRequest>,
+    connections: usize,
+}
+
+/// The server, on a port of its own on 127.0.0.1. It ends when dropped.
+#[derive(Debug)]
+pub struct CloudServer {
+    address: SocketAddr,
+    state: Arc<Mutex<State>>,
+    gone: watch::Receiver<usize>,
+    task: JoinHandle<()>,
+}
+
+impl Drop for CloudServer {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl CloudServer {
+    /// Starts a server that answers well.
+    ///
+    /// # Errors
+    /// No port can be opened.
+    pub async fn start() -> io::Result<Self> {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
+        let address = listener.local_addr()?;
+        let state = Arc::new(Mutex::new(State::default()));
+        let (gone_sender, gone) = watch::channel(0);
+        let shared = Arc::clone(&state);
+        let task = tokio::spawn(async move {
+            let gone = Arc::new(gone_sender);
+            while let Ok((stream, _)) = listener.accept().await {
+                lock(&shared).connections += 1;
+                let (shared, gone) = (Arc::clone(&shared), Arc::clone(&gone));
+                // A client that goes away is no concern of the server's.
+                tokio::spawn(async move { drop(serve(stream, &shared, &gone).await) });
+            }
+        });
+        Ok(Self { address, state, gone, task })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The base of its API.
+    pub fn base_url(&self) -> String {
+        format!("http://{}/v1", self.address)
+    }
+
+    /// Adds a script for the next request that has none yet.
+    pub fn next(&self, script: Script) {
+        lock(&self.state).scripts.push_back(script);
+    }
+
+    /// Sets the script of every request after those of [`CloudServer::next`].
+    pub fn always(&self, script: Script) {
+        lock(&self.state).always = Some(script);
+    }
+
+    /// All requests so far.
+    pub fn seen(&self) -> Vec<CloudRequest> {
+        lock(&self.state).seen.clone()
+    }
+
+    /// How many connections there have been.
+    pub fn connections(&self) -> usize {
+        lock(&self.state).connections
+    }
+
+    /// Waits until so many clients have gone away while a script waited or kept silent.
+    ///
+    /// # Errors
+    /// That has not come to pass within ten seconds.
+    pub async fn clients_gone(&self, count: usize) -> io::Result<()> {
+        let mut gone = self.gone.clone();
+        let wait = tokio::time::timeout(Duration::from_secs(10), gone.wait_for(|gone| *gone >= count));
+        match wait.await {
+            Ok(Ok(_)) => Ok(()),
+            _ => Err(io::Error::new(io::ErrorKind::TimedOut, "the client is still there")),
+        }
+    }
+}
+
+fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
+    state.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Answers the requests of one connection.
+async fn serve(mut stream: TcpStream, state: &Mutex<State>, gone: &watch::Sender<usize>) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let mut buffer = Vec::new();
+    loop {
+        let request = read_request(&mut stream, &mut buffer).await?;
+        let script = {
+            let mut state = lock(state);
+            state.seen.push(request.clone());
+            state.scripts.pop_front().or_else(|| state.always.clone())
+        };
+        let script = script.unwrap_or_else(|| good_answer(&request));
+        for step in script.steps {
+            match step {
+                Step::Write(bytes) => {
+                    stream.write_all(&bytes).await?;
+                    stream.flush().await?;
+                }
+                Step::Pause(pause) => {
+                    if let Ok(end) = tokio::time::timeout(pause, until_gone(&mut stream)).await {
+                        gone.send_modify(|gone| *gone += 1);
+                        return end;
+                    }
+                }
+                Step::Silence => {
+                    let end = until_gone(&mut stream).await;
+                    gone.send_modify(|gone| *gone += 1);
+                    return end;
+                }
+                Step::Reset => {
+                    stream.set_zero_linger()?;
+                    return Ok(());
+                }
+            }
+        }
+        if !script.reusable {
+            return stream.shutdown().await;
+        }
+    }
+}
+
+/// Reads until the client closes or resets.
+async fn until_gone(stream: &mut TcpStream) -> io::Result<()> {
+    let mut byte = [0_u8];
+    while stream.read(&mut byte).await? > 0 {}
+    Ok(())
+}
+
+fn good_answer(request: &CloudRequest) -> Script {
+    let body = request.json();
+    let chat = match (request.method.as_str(), request.target.as_str()) {
+        ("POST", "/v1/chat/completions") => true,
+        ("POST", "/v1/completions") => false,
+        ("GET", "/v1/models") => {
+            let list: Vec<_> = MODELS.iter().map(|id| json!({"id": id, "object": "model"})).collect();
+            return Script::json(200, &json!({"object": "list", "data": list}));
+        }
+        _ => return Script::answer(404, &[("Content-Type", "text/plain")], "no such route"),
+    };
+    let choice = |text: &str, reason: Option<&str>, part: &str| {
+        let mut choice = json!({"index": 0, "finish_reason": reason});
+        if chat {
+            choice[part] = json!({"role": "assistant", "content": text});
+        } else {
+            choice["text"] = json!(text);
+        }
+        json!({"id": "cloud-1", "created": 1, "model": &body["model"], "choices": [choice]})
+    };
+    if body["stream"] != true {
+        let mut whole = choice(&ANSWER.concat(), Some("stop"), "message");
+        whole["usage"] = usage_object(TOKENS.0, TOKENS.1);
+        return Script::json(200, &whole);
+    }
+    ANSWER
+        .iter()
+        .fold(Script::stream(), |script, text| script.event(&choice(text, None, "delta").to_string()))
+        .event(&choice("", Some("stop"), "delta").to_string())
+        .event(&usage(TOKENS.0, TOKENS.1))
+        .event("[DONE]")
+        .end()
+}
+
+fn head<'a>(status: u16, headers: impl Iterator<Item = (&'a str, &'a str)>) -> Vec<u8> {
+    let lines: Vec<String> = headers.map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+    format!("HTTP/1.1 {status} Answer\r\n{}\r\n", lines.concat()).into_bytes()
+}
+
+/// Reads a request; what comes after it stays in `buffer`.
+async fn read_request(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> io::Result<CloudRequest> {
+    let body_at = loop {
+        if let Some(end) = buffer.windows(4).position(|window| window == b"\r\n\r\n") {
+            break end + 4;
+        }
+        fill(stream, buffer).await?;
+    };
+    let text = String::from_utf8_lossy(buffer.get(..body_at).unwrap_or_default()).into_owned();
+    let mut lines = text.lines();
+    let mut words = lines.next().unwrap_or_default().split(' ');
+    let mut word = || words.next().unwrap_or_default().to_owned();
+    let (method, target) = (word(), word());
+    let headers = lines
+        .take_while(|line| !line.is_empty())
+        .filter_map(|line| line.split_once(':'))
+        .map(|(name, value)| (name.to_ascii_lowercase(), value.trim().to_owned()))
+        .collect();
+    let mut request = CloudRequest { method, target, headers, body: Bytes::new() };
+    let length = request.header("content-length").and_then(|length| length.parse().ok()).unwrap_or(0);
+    while buffer.len() - body_at < length {
+        fill(stream, buffer).await?;
+    }
+    let rest = buffer.split_off(body_at + length);
+    let whole = std::mem::replace(buffer, rest);
+    request.body = Bytes::from(whole).slice(body_at..);
+    Ok(request)
+}
+
+async fn fill(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> io::Result<()> {
+    if buffer.len() > MAX_REQUEST_BYTES || stream.read_buf(buffer).await? == 0 {
+        return Err(io::ErrorKind::InvalidData.into());
+    }
+    Ok(())
+}
