@@ -77,6 +77,26 @@ pub struct Answer {
     pub receipt: Receipt,
 }
 
+/// A request that nothing answered.
+#[derive(Debug)]
+pub(crate) struct Unanswered {
+    /// The id of its row; `None` when the ledger did not admit it.
+    pub(crate) id: Option<String>,
+    pub(crate) error: Error,
+}
+
+impl From<Unanswered> for Error {
+    fn from(unanswered: Unanswered) -> Self {
+        unanswered.error
+    }
+}
+
+impl From<Error> for Unanswered {
+    fn from(error: Error) -> Self {
+        Self { id: None, error }
+    }
+}
+
 /// Joins policy, ledger and backends.
 pub struct Gateway {
     backends: Vec<ConfiguredBackend>,
@@ -110,7 +130,7 @@ impl Gateway {
     /// The policy allows no backend, the ledger cannot record the request, or every candidate that might be tried
     /// failed: then the last one's error. The row is closed in each case.
     pub async fn answer(&self, caller: &Caller, request: Request) -> Result<Answer, Error> {
-        Box::pin(self.start(caller, request, None)).await
+        Ok(self.start(caller, request, None).await?)
     }
 
     /// The same, but after `patience` returns without the first token: from then on the backend that is being tried
@@ -124,29 +144,43 @@ impl Gateway {
         request: Request,
         patience: Duration,
     ) -> Result<Answer, Error> {
-        Box::pin(self.start(caller, request, Some(Instant::now() + patience))).await
+        Ok(self.start(caller, request, Some(patience)).await?)
     }
 
-    async fn start(
+    /// The same, with the row's id also where there is no answer.
+    pub(crate) async fn start(
+        &self,
+        caller: &Caller,
+        request: Request,
+        patience: Option<Duration>,
+    ) -> Result<Answer, Unanswered> {
+        let deadline = patience.map(|patience| Instant::now() + patience);
+        Box::pin(self.decide(caller, request, deadline)).await
+    }
+
+    async fn decide(
         &self,
         caller: &Caller,
         request: Request,
         deadline: Option<Instant>,
-    ) -> Result<Answer, Error> {
+    ) -> Result<Answer, Unanswered> {
         let decision = match decide(&self.policy, &self.facts, &RequestFacts { model: request.model.clone() })
         {
             Ok(decision) => decision,
             Err(refusal) => {
                 let reason = format!("{}: refused", self.policy.mode);
                 let row = self.admit(caller, &request, reason, self.policy.hash())?;
-                let error = Error::from(refusal);
+                let (id, error) = (row.id().to_owned(), Error::from(refusal));
                 row.finish(None, End::bare(error.kind.into()));
-                return Err(error);
+                return Err(Unanswered { id: Some(id), error });
             }
         };
         let Decision { candidates, reason, policy_hash } = decision;
         let row = self.admit(caller, &request, reason.clone(), policy_hash)?;
-        attempt::first_that_answers(self, row, &candidates, reason, request, deadline).await
+        let id = row.id().to_owned();
+        attempt::first_that_answers(self, row, &candidates, reason, request, deadline)
+            .await
+            .map_err(|error| Unanswered { id: Some(id), error })
     }
 
     fn admit(

@@ -61,15 +61,15 @@ pub(super) async fn generate(
     let streamed = request.stream;
     let mut head = ReplyHead::new(&request, "", Timestamp::now().as_second().unsigned_abs());
     let asked = Asked::new(service);
-    let gateway = &service.gateway;
-    let answer = if streamed {
-        gateway.answer_within(caller, request, service.limits.first_event).await
-    } else {
-        gateway.answer(caller, request).await
-    };
-    let answer = match answer {
+    let patience = streamed.then_some(service.limits.first_event);
+    let answer = match service.gateway.start(caller, request, patience).await {
         Ok(answer) => answer,
-        Err(error) => return error_response(&error),
+        Err(unanswered) => {
+            if let Some(id) = &unanswered.id {
+                record.answered(id, "");
+            }
+            return error_response(&unanswered.error);
+        }
     };
     record.answered(&answer.id, &answer.backend);
     head.id = match head.endpoint {

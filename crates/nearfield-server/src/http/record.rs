@@ -49,7 +49,7 @@ impl Record {
         id.clone_into(&mut self.facts().key);
     }
 
-    /// A backend answers; the request has the answer's id from now on.
+    /// The request has a row, whose id is its own from now on, and perhaps a backend that answers.
     pub(super) fn answered(&self, id: &str, backend: &str) {
         let mut facts = self.facts();
         id.clone_into(&mut facts.id);

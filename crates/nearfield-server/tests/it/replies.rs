@@ -134,6 +134,7 @@ async fn an_error_before_the_first_token_has_its_status_and_says_when_to_come_ba
             assert_eq!(reply.header("retry-after"), Some("1"));
             let rows = server.ended_rows(1).await;
             assert_eq!(rows.len(), 1);
+            assert_eq!(reply.header("x-request-id"), Some(rows[0].id.as_str()));
             assert_eq!(rows[0].outcome, Some(Outcome::Error("overloaded".to_owned())));
         }
     }
