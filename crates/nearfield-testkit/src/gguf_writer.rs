@@ -1,6 +1,8 @@
 //! Writes small GGUF files for tests: by hand with [`GgufWriter`], or from a safetensors checkpoint with
 //! [`crate::gguf_conversion`].
 
+pub mod tiny;
+
 /// A metadata value to write.
 #[derive(Clone, Debug)]
 #[expect(missing_docs, reason = "each variant is the type that its name says")]

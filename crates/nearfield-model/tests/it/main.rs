@@ -8,4 +8,6 @@
 
 mod chat;
 mod gguf;
+mod models;
+mod text;
 mod tokenizer;

@@ -10,6 +10,8 @@ use nearfield_model::tokenizer::{Encoding, GenerationConfig, Special, StopTokens
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
+use crate::models::model_file;
+
 #[derive(Deserialize)]
 struct Golden {
     text_tokens: usize,
@@ -21,20 +23,6 @@ struct Golden {
 fn golden_file(name: &str) -> Vec<u8> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/tokenizer").join(name);
     std::fs::read(path).unwrap()
-}
-
-/// The model's file, or `None` with a word about it.
-fn model_file(name: &str) -> Option<PathBuf> {
-    let Some(folder) = std::env::var_os("NEARFIELD_TEST_MODELS") else {
-        eprintln!("skipped: NEARFIELD_TEST_MODELS does not name a folder with {name}.gguf");
-        return None;
-    };
-    let path = PathBuf::from(folder).join(format!("{name}.gguf"));
-    if !path.exists() {
-        eprintln!("skipped: {} is not there", path.display());
-        return None;
-    }
-    Some(path)
 }
 
 fn load(path: &Path) -> Tokenizer {

@@ -1,0 +1,23 @@
+//! Finds the files of real models, which are too large for the repository.
+
+use std::path::PathBuf;
+
+/// The model that continuous integration has.
+const IN_CI: &str = "smollm2-135m";
+
+/// The file `NAME.gguf` in the folder that `NEARFIELD_TEST_MODELS` names. A missing one is skipped with a word about it,
+/// except the one that continuous integration has.
+pub(crate) fn model_file(name: &str) -> Option<PathBuf> {
+    let folder = std::env::var_os("NEARFIELD_TEST_MODELS");
+    let path = folder.map(|folder| PathBuf::from(folder).join(format!("{name}.gguf")));
+    if let Some(path) = path.as_ref().filter(|path| path.exists()) {
+        return Some(path.clone());
+    }
+    let problem = match path {
+        Some(path) => format!("{} is not there", path.display()),
+        None => format!("NEARFIELD_TEST_MODELS does not name a folder with {name}.gguf"),
+    };
+    assert!(name != IN_CI || std::env::var_os("CI").is_none(), "{problem}");
+    eprintln!("skipped: {problem}");
+    None
+}
