@@ -202,3 +202,6 @@ impl<'a> Scheduler<'a> {
         self.admission.set_relief(self.step_time.saturating_mul(steps));
     }
 }
+
+#[cfg(test)]
+mod tests;

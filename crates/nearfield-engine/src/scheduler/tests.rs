@@ -1,0 +1,100 @@
+use std::path::Path;
+
+use nearfield_model::Model;
+
+use super::*;
+use crate::options::EngineOptions;
+use crate::request::Generate;
+use crate::runner::RunnerOptions;
+use crate::session::Session;
+
+/// Runs `work` with a scheduler that takes a step when it is told to.
+fn with_scheduler(slots: usize, work: impl FnOnce(&Admission, &mut Scheduler<'_>)) {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/llama");
+    let model = Model::open(&folder).unwrap();
+    let options = EngineOptions { slots, threads: Some(1), ..EngineOptions::default() };
+    let plan = Plan { rows: 64, ..Plan::for_model(&model, &options).unwrap() };
+    let admission = Admission::new(&plan, model.architecture().vocabulary_size, 0);
+    let runner_options = RunnerOptions {
+        threads: 1,
+        key_value_type: options.key_value_type,
+        arithmetic: options.arithmetic,
+        kernels: None,
+        cache_positions: plan.cache_positions,
+    };
+    let runner = Runner::new(&model, &runner_options).unwrap();
+    work(&admission, &mut Scheduler::new(runner, &admission, &plan));
+}
+
+fn submit(admission: &Admission, prompt: usize, choices: u32) -> Session {
+    let tokens = (0..prompt as u32).map(|i| i % 190).collect();
+    admission.submit(Generate { tokens, choices, max_tokens: Some(50), ..Generate::default() }).unwrap()
+}
+
+/// Takes what was submitted and computes one step.
+fn step(admission: &Admission, scheduler: &mut Scheduler<'_>) -> usize {
+    for job in admission.take(false).unwrap() {
+        scheduler.begin(job);
+    }
+    scheduler.step().unwrap()
+}
+
+#[test]
+fn a_cancelled_session_is_not_in_the_next_step() {
+    with_scheduler(4, |admission, scheduler| {
+        let (one, two) = (submit(admission, 10, 1), submit(admission, 10, 1));
+        assert_eq!(step(admission, scheduler), 20);
+        assert_eq!(step(admission, scheduler), 2);
+        drop(one);
+        assert_eq!(step(admission, scheduler), 1);
+        assert_eq!(admission.load().running, 1);
+        drop(two);
+        assert_eq!(step(admission, scheduler), 0);
+        assert_eq!(admission.load().running, 0);
+        let free = scheduler.runner.free_positions();
+        assert_eq!(free, 4 * 512, "every page is back");
+    });
+}
+
+#[test]
+fn a_prompt_is_dropped_in_the_middle_too() {
+    with_scheduler(4, |admission, scheduler| {
+        let session = submit(admission, 200, 1);
+        assert_eq!(step(admission, scheduler), 64);
+        drop(session);
+        assert_eq!(step(admission, scheduler), 0);
+    });
+}
+
+#[test]
+fn an_ended_choice_is_not_in_the_next_step() {
+    with_scheduler(4, |admission, scheduler| {
+        let mut session = submit(admission, 5, 3);
+        assert_eq!(step(admission, scheduler), 15);
+        assert_eq!(step(admission, scheduler), 3);
+        session.end_choice(1);
+        assert_eq!(step(admission, scheduler), 2);
+        assert_eq!(admission.load().running, 2, "its slot is free at once");
+    });
+}
+
+#[test]
+fn long_prompts_hold_up_neither_answers_nor_short_prompts() {
+    with_scheduler(8, |admission, scheduler| {
+        let answering = submit(admission, 4, 1);
+        assert_eq!(step(admission, scheduler), 4);
+        let long = submit(admission, 400, 1);
+        let (short, other) = (submit(admission, 20, 1), submit(admission, 8, 1));
+        // One row for the answer, half of the rest for the first prompt, the rest for the shortest.
+        assert_eq!(step(admission, scheduler), 64);
+        let lengths: Vec<_> =
+            scheduler.running.iter().map(|session| session.choices[0].sequence.length()).collect();
+        assert_eq!(lengths, [5, 35, 20, 8]);
+        // Every answer and the long prompt advance in each step.
+        for taken in 1..6 {
+            assert_eq!(step(admission, scheduler), 64);
+            assert_eq!(scheduler.running[1].choices[0].sequence.length(), 35 + 61 * taken);
+        }
+        drop((answering, long, short, other));
+    });
+}

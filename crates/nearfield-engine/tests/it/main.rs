@@ -1,0 +1,10 @@
+//! The engine against its references: other implementations' logits, its own bits, and what it promises to callers.
+#![expect(clippy::unwrap_used, reason = "a test ends where its input is wrong")]
+
+mod admission;
+mod callers;
+mod mutations;
+mod parity;
+mod same_bytes;
+mod sessions;
+mod support;
