@@ -1,0 +1,20 @@
+//! What a cloud streams, one chunk a line.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use nearfield_api::openai::{ChunkDecoder, Limits, parse_chat_request};
+
+const REQUEST: &[u8] =
+    br#"{"model": "m", "messages": [{"role": "user", "content": "hi"}], "stream": true, "n": 2}"#;
+
+fuzz_target!(|text: &str| {
+    let (request, _) = parse_chat_request(REQUEST, &Limits::default()).expect("a good request");
+    let mut decoder = ChunkDecoder::new(&request, "m");
+    let mut events = Vec::new();
+    for line in text.lines() {
+        if decoder.push(line, &mut events).is_err() {
+            return;
+        }
+    }
+    let _ = decoder.finish(&mut events);
+});
