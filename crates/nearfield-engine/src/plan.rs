@@ -119,6 +119,8 @@ fn widest(architecture: &Architecture, size: impl Fn(&nearfield_model::Layer) ->
 /// step, logits of every slot, int8 activations, each thread's scratch, RoPE tables, and norms and biases as `f32`.
 fn scratch_bytes(architecture: &Architecture, plan: &Plan, threads: usize) -> u64 {
     const FLOAT: u64 = 4;
+    // Buffers that grow by doubling may be twice as large as what they hold.
+    const GROWTH: u64 = 2;
     let (rows, slots, threads) = (plan.rows as u64, plan.slots as u64, threads as u64);
     let (hidden, vocabulary) = (architecture.hidden_size as u64, architecture.vocabulary_size as u64);
     let queries = widest(architecture, |layer| layer.heads * layer.head_size);
@@ -131,17 +133,14 @@ fn scratch_bytes(architecture: &Architecture, plan: &Plan, threads: usize) -> u6
     let buffers = FLOAT * rows * (3 * hidden + 2 * queries + 2 * keys + 2 * feed_forward);
     let logits = FLOAT * slots * vocabulary;
     // A byte for each code; a scale and two sums for each group.
-    let quantized = rows * (columns + columns / GROUP as u64 * 12);
+    let quantized = GROWTH * rows * (columns + columns / GROUP as u64 * 12);
     // Chains of 16 rows for each activation row, and a panel or a row of dequantized weights.
-    let products = FLOAT * (2 * 16 * rows + 16 * columns.max(256));
+    let products = GROWTH * FLOAT * (2 * 16 * rows + 16 * columns.max(256));
     // Keys and values of a page, and outputs and states of 16 queries of a group of heads.
     let page = PAGE_POSITIONS as u64;
-    let attention = FLOAT * (2 * page * head_size + 2 * 16 * group * (head_size + 3));
-    let rotations: u64 = architecture
-        .rope
-        .iter()
-        .map(|rope| (plan.context.next_power_of_two() * rope.dimension) as u64 * FLOAT)
-        .sum();
+    let attention = GROWTH * FLOAT * (2 * page * head_size + 2 * 16 * group * (head_size + 3));
+    let rotations: u64 =
+        architecture.rope.iter().map(|rope| GROWTH * FLOAT * (plan.context * rope.dimension) as u64).sum();
     let vectors: u64 = architecture
         .layers
         .iter()
@@ -173,3 +172,6 @@ impl std::fmt::Display for Plan {
         )
     }
 }
+
+#[cfg(test)]
+mod tests;

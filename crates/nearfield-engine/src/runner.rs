@@ -8,7 +8,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use nearfield_kernels::{
     Activations, AttentionScratch, AttentionSettings, KernelSet, KeyValueType, MatmulScratch, Output,
-    PAGE_POSITIONS, QuantizedRows, Queries, ROW_QUANTUM, ThreadPool, WeightMatrix, attention, matmul, vector,
+    PAGE_POSITIONS, QuantizedRows, Queries, ROW_QUANTUM, ThreadPool, UnsupportedKernels, WeightMatrix,
+    attention, matmul, vector,
 };
 use nearfield_model::{Activation, Architecture, Layer, Model};
 
@@ -151,7 +152,8 @@ impl<'m> Runner<'m> {
     /// When a tensor is missing or malformed, or the system refuses threads.
     pub fn new(model: &'m Model, options: &RunnerOptions) -> Result<Self, EngineError> {
         let set = match options.kernels {
-            Some(set) => set,
+            Some(set) if KernelSet::available().contains(&set) => set,
+            Some(set) => return Err(UnsupportedKernels { wanted: set.name().to_owned() }.into()),
             None => KernelSet::detect()?,
         };
         let architecture = model.architecture();
@@ -243,7 +245,7 @@ impl<'m> Runner<'m> {
     fn embed(&mut self, chunks: &[Chunk<'_>]) {
         let hidden = self.architecture.hidden_size;
         let tokens: Vec<u32> = chunks.iter().flat_map(|chunk| chunk.tokens).copied().collect();
-        self.buffers.stream.resize(tokens.len() * hidden, 0.0);
+        fit(&mut self.buffers.stream, tokens.len() * hidden);
         for (row, token) in self.buffers.stream.chunks_exact_mut(hidden).zip(tokens) {
             self.weights.embedding.dequantize_row(token as usize, row);
             if self.architecture.embedding_scale != 1.0 {
@@ -262,9 +264,9 @@ impl<'m> Runner<'m> {
         let rows = places.len();
 
         compute.norm(stream, &weights.attention_norm, epsilon, normed);
-        query.resize(rows * weights.query.rows(), 0.0);
-        key.resize(rows * weights.key.rows(), 0.0);
-        value.resize(rows * weights.value.rows(), 0.0);
+        fit(query, rows * weights.query.rows());
+        fit(key, rows * weights.key.rows());
+        fit(value, rows * weights.value.rows());
         compute.products(
             normed,
             hidden,
@@ -272,20 +274,20 @@ impl<'m> Runner<'m> {
         );
         compute.prepare_heads(query, key, value, weights, shape, epsilon, &self.ropes[shape.rope], places);
         store(&mut self.cache, index, shape, key, value, chunks, places);
-        attended.resize(rows * weights.query.rows(), 0.0);
+        fit(attended, rows * weights.query.rows());
         let settings = AttentionSettings {
             scale: shape.attention_scale,
             window: shape.window,
             soft_cap: self.architecture.attention_logit_softcap,
         };
         compute.attend(&self.cache, index, shape, &settings, query, attended, chunks);
-        branch.resize(rows * hidden, 0.0);
+        fit(branch, rows * hidden);
         compute.products(attended, weights.query.rows(), &mut [(&weights.attention_output, branch)]);
         compute.add_branch(stream, branch, weights.post_attention_norm.as_deref(), epsilon, hidden);
 
         compute.norm(stream, &weights.feed_forward_norm, epsilon, normed);
-        gate.resize(rows * weights.gate.rows(), 0.0);
-        up.resize(rows * weights.up.rows(), 0.0);
+        fit(gate, rows * weights.gate.rows());
+        fit(up, rows * weights.up.rows());
         compute.products(normed, hidden, &mut [(&weights.gate, gate), (&weights.up, up)]);
         compute.activate(self.architecture.activation, gate, up, weights.gate.rows());
         compute.products(gate, weights.gate.rows(), &mut [(&weights.down, branch)]);
@@ -309,7 +311,7 @@ impl<'m> Runner<'m> {
             first += count;
         }
         let rows = branch.len() / hidden;
-        logits.resize(rows * self.architecture.vocabulary_size, 0.0);
+        fit(logits, rows * self.architecture.vocabulary_size);
         if rows == 0 {
             return;
         }
@@ -337,7 +339,7 @@ impl Compute {
 
     fn norm(&mut self, stream: &[f32], weight: &[f32], epsilon: f32, normed: &mut Vec<f32>) {
         let width = weight.len();
-        normed.resize(stream.len(), 0.0);
+        fit(normed, stream.len());
         let (set, out) = (self.set, SharedSlice::new(normed));
         self.rows(stream.len() / width, &|row| {
             // SAFETY: each row is visited once.
@@ -519,6 +521,12 @@ impl Compute {
             }
         });
     }
+}
+
+/// Gives a buffer this length. It grows by what is needed and no more, so that the plan stays true.
+fn fit(buffer: &mut Vec<f32>, length: usize) {
+    buffer.reserve_exact(length.saturating_sub(buffer.len()));
+    buffer.resize(length, 0.0);
 }
 
 /// Writes the step's keys and values into the cache.
