@@ -2,4 +2,5 @@
 #![expect(unsafe_code, reason = "products write through a shared output")]
 #![expect(clippy::unwrap_used, reason = "a test ends where its input is wrong")]
 
+mod golden;
 mod products;

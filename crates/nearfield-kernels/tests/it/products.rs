@@ -54,7 +54,7 @@ fn random_weights(format: WeightFormat, rows: usize, columns: usize, random: &mu
     bytes
 }
 
-fn product(
+pub(crate) fn product(
     set: KernelSet,
     weights: &WeightMatrix<'_>,
     values: &[f32],

@@ -1,0 +1,66 @@
+//! Products against numpy's evaluation of "The bits", from `tests/golden/make_products.py`.
+
+use nearfield_kernels::{KernelSet, WeightFormat, WeightMatrix};
+
+use crate::products::product;
+
+/// One product with what it must give.
+struct Case {
+    format: WeightFormat,
+    scale: f32,
+    rows: usize,
+    columns: usize,
+    weights: Vec<u8>,
+    values: Vec<f32>,
+    /// Result, and the sum of its terms' magnitudes.
+    wanted: Vec<(f64, f64)>,
+}
+
+fn cases() -> Vec<Case> {
+    let lines: Vec<&str> = include_str!("../golden/products.txt").lines().collect();
+    let (cases, rest) = lines.as_chunks::<4>();
+    assert!(rest.is_empty());
+    cases.iter().map(|[head, weights, values, wanted]| case(head, weights, values, wanted)).collect()
+}
+
+fn case(head: &str, weights: &str, values: &str, wanted: &str) -> Case {
+    let head: Vec<&str> = head.split(' ').collect();
+    let format = WeightFormat::ALL.into_iter().find(|format| format.name() == head[0]);
+    let byte = |pair: &[u8; 2]| u8::from_str_radix(str::from_utf8(pair).unwrap(), 16).unwrap();
+    Case {
+        format: format.unwrap_or_else(|| panic!("no format {}", head[0])),
+        scale: head[1].parse().unwrap(),
+        rows: head[2].parse().unwrap(),
+        columns: head[3].parse().unwrap(),
+        weights: weights.as_bytes().as_chunks().0.iter().map(byte).collect(),
+        values: values
+            .split(' ')
+            .map(|bits| f32::from_bits(u32::from_str_radix(bits, 16).unwrap()))
+            .collect(),
+        wanted: wanted
+            .split(' ')
+            .map(|pair| pair.split_once(':').unwrap())
+            .map(|(value, size)| (value.parse().unwrap(), size.parse().unwrap()))
+            .collect(),
+    }
+}
+
+#[test]
+fn every_product_is_what_numpy_makes_of_the_text() {
+    let cases = cases();
+    assert_eq!(cases.len(), WeightFormat::ALL.len(), "one for each format");
+    for case in cases {
+        let name = case.format.name();
+        let weights = WeightMatrix::new(case.format, case.rows, case.columns, &case.weights).unwrap();
+        let weights = weights.with_scale(case.scale);
+        for set in KernelSet::available() {
+            let got = product(set, &weights, &case.values, false, 1);
+            assert_eq!(got.len(), case.wanted.len());
+            for (bits, (value, size)) in got.iter().zip(&case.wanted) {
+                let got = f64::from(f32::from_bits(*bits));
+                let off = (got - value).abs();
+                assert!(off <= 1e-5 * value.abs().max(0.01 * size), "{name}: {got} against {value}");
+            }
+        }
+    }
+}
