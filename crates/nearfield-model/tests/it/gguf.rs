@@ -339,3 +339,32 @@ proptest! {
         exhaust(bytes);
     }
 }
+
+#[test]
+fn every_promised_tensor_type_is_accepted() {
+    // Type number, elements and bytes of a block, as the format's specification has them.
+    let types = [
+        (0, WeightFormat::F32, 1, 4),
+        (1, WeightFormat::F16, 1, 2),
+        (30, WeightFormat::Bf16, 1, 2),
+        (2, WeightFormat::Q4_0, 32, 18),
+        (3, WeightFormat::Q4_1, 32, 20),
+        (6, WeightFormat::Q5_0, 32, 22),
+        (7, WeightFormat::Q5_1, 32, 24),
+        (8, WeightFormat::Q8_0, 32, 34),
+        (10, WeightFormat::Q2K, 256, 84),
+        (11, WeightFormat::Q3K, 256, 110),
+        (12, WeightFormat::Q4K, 256, 144),
+        (13, WeightFormat::Q5K, 256, 176),
+        (14, WeightFormat::Q6K, 256, 210),
+        (20, WeightFormat::Iq4Nl, 32, 18),
+        (39, WeightFormat::Mxfp4, 32, 17),
+        (40, WeightFormat::Nvfp4, 64, 36),
+    ];
+    for (id, format, elements, bytes) in types {
+        let writer = GgufWriter::new().tensor("t", &[elements * 2, 3], id, vec![1; bytes * 6]);
+        let gguf = Gguf::from_bytes(writer.build()).unwrap();
+        let tensor = gguf.tensor("t").unwrap();
+        assert_eq!((tensor.format, gguf.bytes(tensor).len()), (format, bytes * 6), "{format:?}");
+    }
+}

@@ -7,6 +7,7 @@
 )]
 
 mod chat;
+mod checkpoint;
 mod gguf;
 mod models;
 mod text;

@@ -182,6 +182,22 @@ fn unknown_architectures_and_tensors_are_named() {
 }
 
 #[test]
+fn matrix_scales_must_be_numbers() {
+    let with = |scale: f32| {
+        let writer = tiny::model()
+            .without_tensor("blk.0.ffn_down.weight")
+            .tensor("blk.0.ffn_down.weight", &[64, 32], 40, vec![0; 32 * 36])
+            .f32_tensor("blk.0.ffn_down.scale", &[1], &[scale]);
+        Model::from_gguf_bytes(Path::new("tiny.gguf"), writer.build())
+    };
+    assert!(with(0.5).is_ok());
+    for scale in [f32::NAN, f32::INFINITY] {
+        let error = with(scale).unwrap_err();
+        assert!(matches!(error, ModelError::NotFinite { .. }), "{error}");
+    }
+}
+
+#[test]
 fn real_models_stop_where_they_should() {
     if let Some(path) = model_file("smollm2-135m") {
         let text = Text::open(&path).unwrap();
