@@ -2,7 +2,8 @@
 //!
 //! They are rendered as the `transformers` library does it in Python, filters and string methods included. Templates come
 //! from strangers, so what they may compute and write is limited; conversations come from other strangers, so control
-//! tokens are recognised only where the template itself wrote them.
+//! tokens are recognised only where the template itself wrote them. A text in a message that merely looks like one is
+//! different from it for the template's own comparisons too; all else that a template sees of a message is unchanged.
 
 mod filters;
 mod functions;
@@ -31,6 +32,8 @@ const MAX_SOURCE_BYTES: usize = 1 << 20;
 const MAX_PROMPT_BYTES: usize = 64 << 20;
 /// Instructions that a template may execute for one prompt; a long conversation takes some hundred thousand.
 const MAX_INSTRUCTIONS: u64 = 20_000_000;
+/// Deepest nesting of macros and loops; the stack of a thread must hold it.
+const MAX_RECURSION: usize = 120;
 /// Name of the only template in its environment; errors show it.
 const NAME: &str = "chat template";
 /// Variables that are not options.
@@ -207,6 +210,7 @@ impl Prepared {
         environment.set_undefined_behavior(UndefinedBehavior::Lenient);
         environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
         environment.set_fuel(Some(MAX_INSTRUCTIONS));
+        environment.set_recursion_limit(MAX_RECURSION);
         environment.set_debug(false);
         functions::install(&mut environment);
         environment
