@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use nearfield_api::{Backend, Error, ErrorKind, Event, EventStream, Locality, Request};
-use nearfield_router::{Failure, fallback_reason};
+use nearfield_router::{BackendFacts, Failure, fallback_reason};
 use nearfield_store::{AttemptEnd, AttemptStart, End, NanoDollars, RowHandle};
 use tokio::time::{Instant, timeout_at};
 
@@ -45,23 +45,8 @@ pub(super) async fn first_that_answers(
             .map_err(|error| unrecorded(&error))?;
         let mut opening = Opening::new(configured, own);
         let Some(error) = opening.settle(deadline).await else {
-            let changed = (!fallen.is_empty()).then(|| changed_reason(gateway, &fallen));
-            let reason = changed.clone().unwrap_or(decided);
-            let id = row.id().to_owned();
-            let receipt = Receipt::new(&id, name, facts.locality, &model, &reason);
-            let seller = Seller { locality: facts.locality, provider: configured.price_provider.clone() };
-            let pricing = Arc::clone(&gateway.pricing);
-            let account =
-                Account::new(row, receipt.clone(), pricing, seller, admitted, prompt_tokens, changed);
-            let events = Box::pin(Accounted::new(opening.events, opening.early, account));
-            return Ok(Answer {
-                id,
-                backend: name.clone(),
-                locality: facts.locality,
-                reason,
-                events,
-                receipt,
-            });
+            let settled = Settled { configured, facts, model, decided, fallen, admitted, prompt_tokens };
+            return Ok(settled.answer(gateway, row, opening));
         };
         let failure = Failure { kind: error.kind, after_first_token: false };
         let ended = AttemptEnd {
@@ -82,6 +67,39 @@ pub(super) async fn first_that_answers(
     // The candidate set is never empty and its last member returns above.
     row.finish(None, End::bare(ErrorKind::Internal.into()));
     Err(Error::new(ErrorKind::Internal, "no backend was tried; this is a fault of the server"))
+}
+
+/// The backend that answers, and how it came to that.
+struct Settled<'a> {
+    configured: &'a ConfiguredBackend,
+    facts: &'a BackendFacts,
+    model: String,
+    decided: String,
+    fallen: Vec<String>,
+    admitted: Instant,
+    prompt_tokens: u64,
+}
+
+impl Settled<'_> {
+    fn answer(self, gateway: &Gateway, row: RowHandle, opening: Opening) -> Answer {
+        let BackendFacts { name, locality, .. } = self.facts;
+        let changed = (!self.fallen.is_empty()).then(|| changed_reason(gateway, &self.fallen));
+        let reason = changed.clone().unwrap_or(self.decided);
+        let id = row.id().to_owned();
+        let receipt = Receipt::new(&id, name, *locality, &self.model, &reason);
+        let seller = Seller { locality: *locality, provider: self.configured.price_provider.clone() };
+        let account = Account::new(
+            row,
+            receipt.clone(),
+            Arc::clone(&gateway.pricing),
+            seller,
+            self.admitted,
+            self.prompt_tokens,
+            changed,
+        );
+        let events = Box::pin(Accounted::new(opening.events, opening.early, account));
+        Answer { id, backend: name.clone(), locality: *locality, reason, events, receipt }
+    }
 }
 
 /// Why the answering backend is not the first candidate.
