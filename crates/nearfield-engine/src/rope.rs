@@ -66,6 +66,12 @@ impl RopeTable {
         (&self.cos[position * half..][..half], &self.sin[position * half..][..half])
     }
 
+    /// Bytes of the table.
+    #[cfg(test)]
+    pub(crate) fn bytes(&self) -> usize {
+        4 * (self.cos.capacity() + self.sin.capacity())
+    }
+
     /// Which components are paired.
     pub(crate) fn pairs(&self) -> RotaryPairs {
         self.pairs

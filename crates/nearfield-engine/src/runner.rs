@@ -190,6 +190,16 @@ impl<'m> Runner<'m> {
         self.cache.release(sequence);
     }
 
+    /// Bytes of the buffers between operations, tables included.
+    #[cfg(test)]
+    pub(crate) fn buffer_bytes(&self) -> u64 {
+        let Buffers { stream, normed, query, key, value, attended, branch, gate, up, logits } = &self.buffers;
+        let buffers = [stream, normed, query, key, value, attended, branch, gate, up, logits];
+        let floats: usize = buffers.iter().map(|buffer| buffer.capacity()).sum();
+        let tables: usize = self.ropes.iter().map(RopeTable::bytes).sum();
+        (4 * floats + tables) as u64
+    }
+
     /// Positions of the cache that nobody has reserved.
     pub fn free_positions(&self) -> usize {
         self.cache.free_positions()

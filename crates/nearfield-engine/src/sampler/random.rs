@@ -45,7 +45,9 @@ mod tests {
 
     #[test]
     fn draws_never_change() {
-        // Recorded: a seed must give the same answer in every version.
-        assert_eq!(draw(0, 0, 0).to_bits(), draw(0, 0, 0).to_bits());
+        // Worked out apart from this code: a seed must give the same answer in every version.
+        assert_eq!(draw(0, 0, 0), 0.1887583206841843);
+        assert_eq!(draw(42, 1, 7), 0.7833895725898626);
+        assert_eq!(draw(u64::MAX, 3, 8191), 0.22291886483916845);
     }
 }

@@ -98,3 +98,28 @@ fn long_prompts_hold_up_neither_answers_nor_short_prompts() {
         drop((answering, long, short, other));
     });
 }
+
+#[test]
+fn buffers_stay_inside_the_plan() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/llama");
+    let model = Model::open(&folder).unwrap();
+    let options = EngineOptions { slots: 6, threads: Some(1), ..EngineOptions::default() };
+    let plan = Plan::for_model(&model, &options).unwrap();
+    with_scheduler(6, |admission, scheduler| {
+        scheduler.rows = plan.rows;
+        // Steps of all sizes, up to a full one and to the end of the context.
+        let sessions: Vec<_> = (0..6).map(|i| submit(admission, [3, 40, 110, 450, 462, 1][i], 1)).collect();
+        let mut largest = 0;
+        loop {
+            let rows = step(admission, scheduler);
+            largest = largest.max(rows);
+            let taken = scheduler.runner.buffer_bytes();
+            assert!(taken <= plan.scratch_bytes, "{taken} of {} bytes", plan.scratch_bytes);
+            if rows == 0 {
+                break;
+            }
+        }
+        assert_eq!(largest, plan.rows);
+        drop(sessions);
+    });
+}

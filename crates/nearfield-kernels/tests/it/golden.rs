@@ -28,7 +28,7 @@ fn case(head: &str, weights: &str, values: &str, wanted: &str) -> Case {
     let format = WeightFormat::ALL.into_iter().find(|format| format.name() == head[0]);
     let byte = |pair: &[u8; 2]| u8::from_str_radix(str::from_utf8(pair).unwrap(), 16).unwrap();
     Case {
-        format: format.unwrap_or_else(|| panic!("no format {}", head[0])),
+        format: format.unwrap(),
         scale: head[1].parse().unwrap(),
         rows: head[2].parse().unwrap(),
         columns: head[3].parse().unwrap(),
