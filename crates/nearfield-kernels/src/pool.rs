@@ -124,7 +124,7 @@ impl ThreadPool {
         let mut spins = 0_u32;
         while shared.running.load(Ordering::Acquire) > 0 {
             spins += 1;
-            if spins < 20_000 {
+            if spins < 2_000 {
                 std::hint::spin_loop();
             } else {
                 std::thread::yield_now();
