@@ -210,7 +210,7 @@ fn failed(requirement: &str, output: &str, folder: &Path) -> HubError {
             "the package index cannot be reached ({shown}); `python3 -m pip config list` shows pip's settings"
         )
     } else if absent {
-        format!("the package index does not have it, or refused to tell ({shown})")
+        format!("the package index does not have it or does not answer ({shown})")
     } else {
         shown
     };
