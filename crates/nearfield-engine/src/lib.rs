@@ -7,6 +7,7 @@
 
 mod admission;
 mod cache;
+mod compute;
 mod engine;
 mod error;
 mod memory;

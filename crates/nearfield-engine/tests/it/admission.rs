@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::task::{Context, Wake, Waker};
 use std::time::Duration;
 
-use nearfield_engine::{Engine, EngineError, EngineOptions, FinishReason, Generate, Load};
+use nearfield_engine::{Engine, EngineError, EngineOptions, FinishReason, Generate, Load, Session};
 use nearfield_model::Model;
 
 use crate::callers::{Held, answer, collect, endless, hold, options, prompt, request, soon, start, tokens};
@@ -181,4 +181,12 @@ fn impossible_options_are_refused() {
     invalid(EngineOptions { slots: 0, ..options() }, "slots");
     invalid(EngineOptions { context: Some(513), ..options() }, "context");
     invalid(EngineOptions { context: Some(0), ..options() }, "context");
+}
+
+#[test]
+fn engines_and_sessions_may_cross_threads() {
+    fn send<T: Send>() {}
+    fn send_and_sync<T: Send + Sync>() {}
+    send_and_sync::<Engine>();
+    send::<Session>();
 }

@@ -1,0 +1,289 @@
+//! The operations of the graph: each takes rows, splits the work among threads, and leaves the same bits however it was
+//! split.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use nearfield_kernels::{
+    Activations, AttentionScratch, AttentionSettings, KernelSet, MatmulScratch, Output, PAGE_POSITIONS,
+    QuantizedRows, Queries, ROW_QUANTUM, ThreadPool, WeightMatrix, attention, matmul, vector,
+};
+use nearfield_model::{Activation, Layer};
+
+use crate::cache::Cache;
+use crate::rope::RopeTable;
+use crate::runner::{Arithmetic, Chunk};
+use crate::shared::SharedSlice;
+use crate::weights::LayerWeights;
+
+/// The means of computing: kernels, threads, their scratch memory.
+pub(crate) struct Compute {
+    set: KernelSet,
+    arithmetic: Arithmetic,
+    pool: ThreadPool,
+    scratch: Vec<Mutex<WorkerScratch>>,
+    quantized: QuantizedRows,
+}
+
+#[derive(Default)]
+pub(crate) struct WorkerScratch {
+    matmul: MatmulScratch,
+    attention: AttentionScratch,
+}
+
+/// Where a row stands.
+#[derive(Clone, Copy)]
+pub(crate) struct Place {
+    pub(crate) chunk: usize,
+    pub(crate) position: usize,
+}
+
+impl Compute {
+    pub(crate) fn new(set: KernelSet, arithmetic: Arithmetic, pool: ThreadPool) -> Self {
+        let scratch = (0..pool.threads()).map(|_| Mutex::default()).collect();
+        Self { set, arithmetic, pool, scratch, quantized: QuantizedRows::default() }
+    }
+
+    pub(crate) fn set(&self) -> KernelSet {
+        self.set
+    }
+
+    fn lock(scratch: &Mutex<WorkerScratch>) -> MutexGuard<'_, WorkerScratch> {
+        scratch.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Runs `work` over rows: here when they are few, on all threads otherwise.
+    fn rows(&mut self, count: usize, work: &(dyn Fn(usize) + Sync)) {
+        if count < 4 {
+            (0..count).for_each(work);
+        } else {
+            self.pool.split(count, 1, &|_, range| range.for_each(work));
+        }
+    }
+
+    pub(crate) fn norm(&mut self, stream: &[f32], weight: &[f32], epsilon: f32, normed: &mut Vec<f32>) {
+        let width = weight.len();
+        fit(normed, stream.len());
+        let (set, out) = (self.set, SharedSlice::new(normed));
+        self.rows(stream.len() / width, &|row| {
+            // SAFETY: each row is visited once.
+            let out = unsafe { out.get(row * width, width) };
+            vector::rms_norm(set, &stream[row * width..][..width], weight, epsilon, out);
+        });
+    }
+
+    /// Products of the same input with several matrices, in one section.
+    pub(crate) fn products(
+        &mut self,
+        input: &[f32],
+        columns: usize,
+        list: &mut [(&WeightMatrix<'_>, &mut Vec<f32>)],
+    ) {
+        let Self { set, arithmetic, pool, scratch, quantized } = self;
+        let integer =
+            |matrix: &WeightMatrix<'_>| *arithmetic == Arithmetic::Default && !matrix.format().is_float();
+        if list.iter().any(|(matrix, _)| integer(matrix)) {
+            quantized.quantize(*set, pool, input, input.len() / columns, columns);
+        }
+        let tasks: Vec<(&WeightMatrix<'_>, Activations<'_>, Output<'_>)> = list
+            .iter_mut()
+            .map(|(matrix, out)| {
+                let activations = if integer(matrix) {
+                    Activations::Quantized(quantized)
+                } else {
+                    Activations::Float { values: input, columns }
+                };
+                (*matrix, activations, Output::new(out, matrix.rows()))
+            })
+            .collect();
+        let (set, threads) = (*set, pool.threads());
+        pool.run(&|worker| {
+            let mut scratch = Self::lock(&scratch[worker]);
+            for (matrix, activations, output) in &tasks {
+                let share = matrix.rows().div_ceil(ROW_QUANTUM).div_ceil(threads) * ROW_QUANTUM;
+                let start = (worker * share).min(matrix.rows());
+                let range = start..(start + share).min(matrix.rows());
+                // SAFETY: workers' ranges are disjoint.
+                unsafe { matmul(set, matrix, activations, range, output, &mut scratch.matmul) };
+            }
+        });
+    }
+
+    /// Biases, head norms and rotations of queries and keys; biases of values.
+    pub(crate) fn prepare_heads(
+        &mut self,
+        query: &mut [f32],
+        key: &mut [f32],
+        value: &mut [f32],
+        weights: &LayerWeights<'_>,
+        shape: &Layer,
+        epsilon: f32,
+        rope: &RopeTable,
+        places: &[Place],
+    ) {
+        let set = self.set;
+        let (query_width, key_width) = (weights.query.rows(), weights.key.rows());
+        let (query, key, value) = (SharedSlice::new(query), SharedSlice::new(key), SharedSlice::new(value));
+        self.rows(places.len(), &|row| {
+            // SAFETY: each row is visited once.
+            let (query, key, value) = unsafe {
+                (
+                    query.get(row * query_width, query_width),
+                    key.get(row * key_width, key_width),
+                    value.get(row * key_width, key_width),
+                )
+            };
+            let (cos, sin) = rope.at(places[row].position);
+            for (x, bias, norm, rotates) in [
+                (query, &weights.query_bias, &weights.query_norm, true),
+                (key, &weights.key_bias, &weights.key_norm, true),
+                (value, &weights.value_bias, &None, false),
+            ] {
+                if let Some(bias) = bias {
+                    vector::add(set, x, bias);
+                }
+                for head in x.chunks_exact_mut(shape.head_size) {
+                    if let Some(norm) = norm {
+                        vector::rms_norm_in_place(set, head, norm, epsilon);
+                    }
+                    if rotates {
+                        vector::rotate(set, head, cos, sin, rope.pairs());
+                    }
+                }
+            }
+        });
+    }
+
+    /// Attention of every chunk's rows. Work is dealt out in units of up to 16 queries of one key-value head.
+    pub(crate) fn attend(
+        &mut self,
+        cache: &Cache,
+        layer: usize,
+        shape: &Layer,
+        settings: &AttentionSettings,
+        query: &[f32],
+        attended: &mut [f32],
+        chunks: &[Chunk<'_>],
+    ) {
+        const QUERIES: usize = 16;
+        let (size, stride) = (shape.head_size, shape.heads * shape.head_size);
+        let group = shape.heads / shape.key_value_heads;
+        // Few sequences and few key-value heads would leave threads idle: then query heads are dealt out one by one.
+        let whole_groups = chunks.len() * shape.key_value_heads >= self.pool.threads();
+        let heads_a_unit = if whole_groups { group } else { 1 };
+        let mut units = Vec::new();
+        let mut first_row = 0;
+        for (index, chunk) in chunks.iter().enumerate() {
+            for start in (0..chunk.tokens.len()).step_by(QUERIES) {
+                let count = QUERIES.min(chunk.tokens.len() - start);
+                for head in (0..shape.heads).step_by(heads_a_unit) {
+                    units.push((index, first_row + start, start, count, head));
+                }
+            }
+            first_row += chunk.tokens.len();
+        }
+        let out = SharedSlice::new(attended);
+        let (set, scratch, next) = (self.set, &self.scratch, AtomicUsize::new(0));
+        let work = |worker: usize| {
+            let mut scratch = Self::lock(&scratch[worker]);
+            while let Some((chunk, row, start, count, head)) =
+                units.get(next.fetch_add(1, Ordering::Relaxed)).copied()
+            {
+                let sequence = &*chunks[chunk].sequence;
+                let queries = Queries {
+                    values: &query[row * stride + head * size..],
+                    stride,
+                    count,
+                    first_position: sequence.length() + start,
+                    heads: heads_a_unit,
+                };
+                attention(
+                    set,
+                    &cache.view(layer, sequence),
+                    head / group,
+                    &queries,
+                    settings,
+                    &mut scratch.attention,
+                    |t, h, output| {
+                        // SAFETY: units cover disjoint rows and heads.
+                        let place = unsafe { out.get((row + t) * stride + (head + h) * size, size) };
+                        place.copy_from_slice(output);
+                    },
+                );
+            }
+        };
+        if units.len() == 1 { work(0) } else { self.pool.run(&work) }
+    }
+
+    /// Adds a block's output to the stream, normed first where the family does so.
+    pub(crate) fn add_branch(
+        &mut self,
+        stream: &mut [f32],
+        branch: &mut [f32],
+        norm: Option<&[f32]>,
+        epsilon: f32,
+        width: usize,
+    ) {
+        let (set, count) = (self.set, stream.len() / width);
+        let (stream, branch) = (SharedSlice::new(stream), SharedSlice::new(branch));
+        self.rows(count, &|row| {
+            // SAFETY: each row is visited once.
+            let (stream, branch) =
+                unsafe { (stream.get(row * width, width), branch.get(row * width, width)) };
+            if let Some(norm) = norm {
+                vector::rms_norm_in_place(set, branch, norm, epsilon);
+            }
+            vector::add(set, stream, branch);
+        });
+    }
+
+    pub(crate) fn activate(&mut self, activation: Activation, gate: &mut [f32], up: &[f32], width: usize) {
+        let (set, count) = (self.set, gate.len() / width);
+        let gate = SharedSlice::new(gate);
+        self.rows(count, &|row| {
+            // SAFETY: each row is visited once.
+            let gate = unsafe { gate.get(row * width, width) };
+            let up = &up[row * width..][..width];
+            match activation {
+                Activation::Silu => vector::silu_times(set, gate, up),
+                Activation::GeluTanh => vector::gelu_times(set, gate, up),
+            }
+        });
+    }
+}
+
+/// Gives a buffer this length. It grows by what is needed and no more, so that the plan stays true.
+pub(crate) fn fit(buffer: &mut Vec<f32>, length: usize) {
+    buffer.reserve_exact(length.saturating_sub(buffer.len()));
+    buffer.resize(length, 0.0);
+}
+
+/// Writes the step's keys and values into the cache.
+pub(crate) fn store(
+    cache: &mut Cache,
+    layer: usize,
+    shape: &Layer,
+    key: &[f32],
+    value: &[f32],
+    chunks: &[Chunk<'_>],
+    places: &[Place],
+) {
+    let layout = cache.layout(layer);
+    let bytes = cache.bytes_mut(layer);
+    let size = shape.head_size;
+    let width = shape.key_value_heads * size;
+    for (row, place) in places.iter().enumerate() {
+        let page = chunks[place.chunk].sequence.pages()[place.position / PAGE_POSITIONS] as usize;
+        let page = &mut bytes[page * layout.page_bytes()..][..layout.page_bytes()];
+        for head in 0..shape.key_value_heads {
+            let at = row * width + head * size;
+            layout.write(
+                page,
+                place.position % PAGE_POSITIONS,
+                head,
+                &key[at..][..size],
+                &value[at..][..size],
+            );
+        }
+    }
+}
