@@ -4,3 +4,4 @@ pub mod cloud_server;
 pub mod file_server;
 pub mod gguf_conversion;
 pub mod gguf_writer;
+pub mod tiny_model;

@@ -29,11 +29,12 @@ impl Level {
         }
     }
 
-    /// More of our own crates than of others; `nearfield` matches every name that begins so.
+    /// More of our own crates than of others; `nearfield` matches every name that begins so. Why a model was not loaded is
+    /// the error of the command that asked, and not said twice.
     const fn filter(self) -> &'static str {
         match self {
             Self::Error => "error",
-            Self::Warn => "warn",
+            Self::Warn => "warn,nearfield_server::local=error",
             Self::Info => "warn,nearfield=info",
             Self::Debug => "info,nearfield=debug",
             Self::Trace => "trace",

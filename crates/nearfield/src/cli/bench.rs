@@ -56,7 +56,7 @@ Examples:
   nearfield bench smollm2:135m
   nearfield bench smollm2:135m --threads 1 --kv q8 --runs 9 --json
 
-The prompt is random tokens, the answer --max-tokens (default 128) of them, one request at a time. Prefill is the
+The prompt is random tokens, the answer --max-tokens (default 128) of them, one request at a time. Prefill is the \
 time to the first token, decode what follows. The median counts; the spread is from the slowest to the fastest run.";
 
 fn parse_prompt(text: &str) -> Result<usize, String> {

@@ -53,7 +53,7 @@ Examples:
   nearfield chat smollm2:135m
   nearfield chat qwen2.5-coder:1.5b --system \"Answer with code only.\" --temperature 0
 
-A line that ends in \\ is continued on the next; \"\"\" begins and ends a text of several lines. Ctrl-C stops an answer,
+A line that ends in \\ is continued on the next; \"\"\" begins and ends a text of several lines. Ctrl-C stops an answer, \
 Ctrl-D leaves, /help lists the commands.";
 
 impl ChatCommand {

@@ -70,8 +70,8 @@ Examples:
   nearfield eval perplexity smollm2:135m --text wiki.test.raw
   nearfield eval perplexity smollm2:135m --text wiki.test.raw --windows 32 --arithmetic exact --json
 
-The text is cut into windows of 512 tokens that do not overlap; of each the second half is scored. Figures compare
-with those of llama.cpp for the same text and windows. Nothing is sampled: --temperature, --top-p, --seed and
+The text is cut into windows of 512 tokens that do not overlap; of each the second half is scored. Figures compare \
+with those of llama.cpp for the same text and windows. Nothing is sampled: --temperature, --top-p, --seed and \
 --max-tokens are accepted and change nothing.";
 
 impl EvalCommand {

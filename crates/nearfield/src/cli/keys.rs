@@ -22,7 +22,7 @@ Examples:
   nearfield keys list
   nearfield keys revoke laptop
 
-Only hashes of keys are stored. A running server notices changes with its next request. NEARFIELD_API_KEY, where
+Only hashes of keys are stored. A running server notices changes with its next request. NEARFIELD_API_KEY, where \
 it is set, is a further key and takes the place of the generated one.";
 
 #[derive(Debug, Subcommand)]

@@ -50,7 +50,7 @@ Examples:
   nearfield ledger --since 7d --sums
   nearfield ledger --json | jq '.[].cost_usd'
 
-There is one row for each request of run, chat and serve, also for those that failed; none holds text of a prompt or
+There is one row for each request of run, chat and serve, also for those that failed; none holds text of a prompt or \
 an answer.";
 
 impl LedgerCommand {

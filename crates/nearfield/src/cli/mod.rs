@@ -139,4 +139,23 @@ mod tests {
     fn the_command_line_is_well_formed() {
         Cli::command().debug_assert();
     }
+
+    /// All commands with their full names: `nearfield keys add`.
+    fn commands(command: &clap::Command, before: &str) -> Vec<(String, clap::Command)> {
+        let name = format!("{before}{}", command.get_name());
+        let inner = command.get_subcommands().filter(|inner| inner.get_name() != "help");
+        let inner: Vec<_> = inner.flat_map(|inner| commands(inner, &format!("{name} "))).collect();
+        std::iter::once((name, command.clone())).chain(inner).collect()
+    }
+
+    #[test]
+    fn every_help_is_as_it_was_agreed_and_has_an_example() {
+        let mut all = Cli::command().term_width(100);
+        all.build();
+        for (name, command) in commands(&all, "") {
+            let help = command.term_width(100).render_help().to_string();
+            assert!(help.contains("Example"), "{name}");
+            insta::assert_snapshot!(name.replace(' ', "-"), help);
+        }
+    }
 }

