@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use nearfield_engine::{Arithmetic, Chunk, KernelSet, KeyValueType, LogitsWanted, Runner, RunnerOptions};
+use nearfield_kernels::f32_to_f16;
 use nearfield_model::Model;
 use nearfield_testkit::gguf_conversion::{MatrixStorage, convert_checkpoint_with};
 
@@ -30,7 +31,7 @@ fn q8_0(values: &[f32]) -> (u32, Vec<u8>) {
     let mut bytes = Vec::new();
     for block in values.chunks_exact(32) {
         let scale = block.iter().fold(0.0_f32, |largest, x| largest.max(x.abs())) / 127.0;
-        bytes.extend(half::f16::from_f32(scale).to_le_bytes());
+        bytes.extend(f32_to_f16(scale).to_le_bytes());
         let inverse = if scale == 0.0 { 0.0 } else { 1.0 / scale };
         bytes.extend(block.iter().map(|x| (x * inverse).round() as i8 as u8));
     }
@@ -44,8 +45,8 @@ fn q4_1(values: &[f32]) -> (u32, Vec<u8>) {
         let least = block.iter().copied().fold(f32::INFINITY, f32::min);
         let most = block.iter().copied().fold(f32::NEG_INFINITY, f32::max);
         let scale = (most - least) / 15.0;
-        bytes.extend(half::f16::from_f32(scale).to_le_bytes());
-        bytes.extend(half::f16::from_f32(least).to_le_bytes());
+        bytes.extend(f32_to_f16(scale).to_le_bytes());
+        bytes.extend(f32_to_f16(least).to_le_bytes());
         let inverse = if scale == 0.0 { 0.0 } else { 1.0 / scale };
         let code = |x: f32| ((x - least) * inverse).round() as u8;
         bytes.extend((0..16).map(|i| code(block[i]) | (code(block[16 + i]) << 4)));
