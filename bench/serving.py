@@ -33,13 +33,13 @@ class Serve:
         self.folder = tempfile.TemporaryDirectory(prefix="nearfield-check-")
         self.data = Path(self.folder.name)
         (self.data / "models").symlink_to(Path(data).resolve() / "models")
-        self.command = [binary, "--data-dir", self.data, "serve", "--port", "0", "--json", *arguments]
-        if config:
-            file = self.data / "nearfield.toml"
-            file.write_text(config)
-            self.command += ["--config", file]
+        # A file in any case, so that the configuration of whoever runs this plays no part.
+        file = self.data / "nearfield.toml"
+        file.write_text(config or "")
+        self.command = [binary, "--data-dir", self.data, "serve", "--port", "0", "--json", "--config", file, *arguments]
         self.environment = {**os.environ, "NEARFIELD_API_KEY": self.key, **(environment or {})}
-        self.environment.pop("RUST_LOG", None)
+        for name in ("RUST_LOG", "NEARFIELD_HOST", "NEARFIELD_CONTEXT"):
+            self.environment.pop(name, None)
         self.log = self.data / "log"
 
     def __enter__(self):
