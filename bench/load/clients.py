@@ -290,7 +290,7 @@ def main():
     parser.add_argument("--nearfield", type=Path, default=BINARY, help="the program [default: target/release/nearfield]")
     parser.add_argument("--data", type=Path, default=data_folder(), help="the data folder that holds the model")
     parser.add_argument("--clients", type=int, default=200)
-    parser.add_argument("--tokens", type=int, default=64, help="of each answer")
+    parser.add_argument("--tokens", type=int, default=64, help="of each answer; short ones end before all have begun")
     parser.add_argument("--alone", type=int, help="so many answers are compared with their run alone [default: all]")
     parser.add_argument("--limit", type=float, default=300, help="seconds until a client gives up")
     arguments = parser.parse_args()
