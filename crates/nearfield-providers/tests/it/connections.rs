@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use nearfield_api::Backend as _;
-use nearfield_testkit::cloud_server::{CloudServer, Script, delta};
+use nearfield_testkit::cloud_server::{CloudServer, Script, delta, finish};
 
 use crate::support::{ask, backend, request};
 
@@ -41,4 +41,10 @@ async fn a_whole_answer_leaves_its_connection_for_the_next() {
         ask(&backend, request()).await;
     }
     assert_eq!((server.seen().len(), server.connections()), (5, 1));
+    // Also when the body's end comes a moment after the answer's.
+    let whole = Script::stream().event(&delta("ab")).event(&finish("stop")).event("[DONE]");
+    server.next(whole.pause(Duration::from_millis(5)).end());
+    ask(&backend, request()).await;
+    ask(&backend, request()).await;
+    assert_eq!((server.seen().len(), server.connections()), (7, 1));
 }
