@@ -27,7 +27,7 @@ def pulled(nearfield, model):
     """Pulls a model and returns its path."""
     subprocess.run([nearfield, "pull", model], check=True, stdout=subprocess.DEVNULL)
     shown = subprocess.run([nearfield, "show", model, "--json"], check=True, capture_output=True, text=True).stdout
-    return json.loads(shown)["path"]
+    return json.loads(shown)["installed"]["path"]
 
 
 def free_port():

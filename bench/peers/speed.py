@@ -18,7 +18,7 @@ PROMPT, ANSWER = 512, 128
 def own(options, model):
     command = [options.nearfield, "bench", model, "--threads", str(options.threads), "--runs", "1", "--json"]
     found = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-    return found["prefill"]["median"], found["decode"]["median"]
+    return tuple(found[phase]["tokens_per_second"]["median"] for phase in ("prefill", "decode"))
 
 
 def peer(options, path):
