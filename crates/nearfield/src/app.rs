@@ -62,16 +62,22 @@ impl App {
     pub(crate) async fn model_here(&self, hub: &Hub, model: &str) -> Result<Installed> {
         match hub.find(model)? {
             Some(installed) => Ok(installed),
-            None => self.pull(hub, model, PullOptions::default()).await,
+            None => self.pull(hub, model, PullOptions::default(), stop_requested()).await,
         }
     }
 
-    /// Brings a model here with progress on standard error; Ctrl-C stops it.
-    pub(crate) async fn pull(&self, hub: &Hub, model: &str, options: PullOptions) -> Result<Installed> {
+    /// Brings a model here with progress on standard error, until `stop` is ready.
+    pub(crate) async fn pull(
+        &self,
+        hub: &Hub,
+        model: &str,
+        options: PullOptions,
+        stop: impl Future<Output = ()>,
+    ) -> Result<Installed> {
         let progress = PullProgress::new(model, self.quiet, self.logging);
         tokio::select! {
             installed = Box::pin(hub.pull(model, options, &progress)) => Ok(installed?),
-            () = stop_requested() => {
+            () = stop => {
                 nearfield_hub::Progress::finish(&progress);
                 Err(Interrupted("stopped; the same command continues where this one was").into())
             }

@@ -12,7 +12,7 @@ const FAILED: u8 = 1;
 /// The command was used wrongly: the same code as clap's.
 const WRONG_USAGE: u8 = 2;
 /// Stopped by Ctrl-C, as shells have it.
-const INTERRUPTED: u8 = 130;
+pub(crate) const INTERRUPTED: u8 = 130;
 
 /// Arguments that each are well-formed and do not go together, or are missing.
 #[derive(Debug, thiserror::Error)]

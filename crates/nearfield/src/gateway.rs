@@ -5,7 +5,7 @@ use std::sync::Arc;
 use anyhow::Result;
 use nearfield_api::Backend;
 use nearfield_engine::EngineOptions;
-use nearfield_hub::{Hub, HubError, Installed};
+use nearfield_hub::{Hub, HubError, Installed, PullOptions};
 use nearfield_router::PolicyMode;
 use nearfield_server::gateway::{ConfiguredBackend, Gateway, GatewayOptions};
 use nearfield_server::local::{LocalBackend, LocalOptions, Prepared};
@@ -13,6 +13,7 @@ use nearfield_store::Ledger;
 
 use crate::app::App;
 use crate::config::{Config, LOCAL_BACKEND};
+use crate::failure::Interrupted;
 
 /// The gateway, and what has to be closed behind it.
 pub(crate) struct Opened {
@@ -61,9 +62,17 @@ impl Opened {
 
     /// Loads the model that is on this machine, so that its load is not part of an answer's time. `None` when the answer
     /// comes from elsewhere or the model cannot be loaded: then the request itself says so, and leaves its row.
-    pub(crate) async fn prepare(&self, installed: Option<&Installed>) -> Option<Prepared> {
-        let (local, installed) = self.local.as_ref().zip(installed)?;
-        local.prepare(&installed.name).await.ok()
+    /// When `stop` is ready first, that is the end.
+    pub(crate) async fn prepare(
+        &self,
+        installed: Option<&Installed>,
+        stop: impl Future<Output = ()>,
+    ) -> Result<Option<Prepared>> {
+        let Some((local, installed)) = self.local.as_ref().zip(installed) else { return Ok(None) };
+        tokio::select! {
+            prepared = local.prepare(&installed.name) => Ok(prepared.ok()),
+            () = stop => Err(Interrupted("").into()),
+        }
     }
 
     /// Waits until the ledger has everything.
@@ -91,6 +100,7 @@ pub(crate) async fn local_model(
     hub: &Hub,
     model: &str,
     pull: bool,
+    stop: impl Future<Output = ()>,
 ) -> Result<Option<Installed>> {
     if !answers_here(config) {
         return Ok(None);
@@ -102,7 +112,7 @@ pub(crate) async fn local_model(
             .any(|backend| backend.models().is_none_or(|models| models.iter().any(|name| name == model)));
     match hub.find(model) {
         Ok(Some(installed)) => Ok(Some(installed)),
-        Ok(None) if pull => app.model_here(hub, model).await.map(Some),
+        Ok(None) if pull => app.pull(hub, model, PullOptions::default(), stop).await.map(Some),
         Ok(None) if elsewhere => Ok(None),
         Ok(None) => Err(HubError::NotInstalled { name: model.to_owned() }.into()),
         // No name of ours, but perhaps one of a cloud backend's models.

@@ -2,6 +2,8 @@
 
 use std::future::pending;
 
+use crate::failure::INTERRUPTED;
+
 /// Waits until the process is asked to stop. From the first call on the signals do nothing else, so this is for work
 /// that ends in order when it is told to.
 #[cfg(unix)]
@@ -27,6 +29,15 @@ pub(crate) async fn stop_requested() {
 #[cfg(not(unix))]
 pub(crate) async fn stop_requested() {
     interrupted().await;
+}
+
+/// Ends the process at once when it is asked to stop: for work that has nothing to put in order. A pull before it has
+/// taken the signals' own effect away.
+pub(crate) fn exit_when_stopped() {
+    tokio::spawn(async {
+        stop_requested().await;
+        std::process::exit(i32::from(INTERRUPTED));
+    });
 }
 
 /// Waits for Ctrl-C.

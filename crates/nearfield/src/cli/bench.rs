@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use super::options::{ConfigArgs, EngineArgs, SamplingArgs};
 use crate::app::App;
 use crate::output::Stdout;
+use crate::signals::exit_when_stopped;
 
 /// Tokens of the prompt unless said otherwise.
 const PROMPT: usize = 512;
@@ -79,6 +80,7 @@ impl BenchCommand {
         let config = self.config.load()?;
         let hub = app.hub()?;
         let installed = app.model_here(&hub, &self.model).await?;
+        exit_when_stopped();
         let generate = self.sampling.max_tokens.unwrap_or(GENERATE) as usize;
         let mut options = self.engine.options(&config.local);
         options.slots = 1;

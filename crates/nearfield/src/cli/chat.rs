@@ -60,13 +60,15 @@ impl ChatCommand {
     pub(crate) async fn run(self, app: &App) -> Result<()> {
         let config = self.config.load()?;
         let hub = app.hub()?;
-        let installed = local_model(app, &config, &hub, &self.model, !self.no_pull).await?;
+        let installed = local_model(app, &config, &hub, &self.model, !self.no_pull, interrupted()).await?;
         check_template(installed.as_ref())?;
         let mut engine = self.engine.options(&config.local);
         engine.slots = 1;
         let opened = Box::pin(Opened::new(app, config, hub, engine, true)).await?;
-        opened.prepare(installed.as_ref()).await;
-        let result = Box::pin(self.converse(app, &opened)).await;
+        let result = match opened.prepare(installed.as_ref(), interrupted()).await {
+            Ok(_) => Box::pin(self.converse(app, &opened)).await,
+            Err(error) => Err(error),
+        };
         opened.close().await?;
         result
     }

@@ -16,6 +16,7 @@ use serde_json::json;
 use super::options::{ConfigArgs, EngineArgs, SamplingArgs};
 use crate::app::App;
 use crate::output::Stdout;
+use crate::signals::exit_when_stopped;
 
 /// Tokens of a window: published figures are for this.
 const WINDOW: usize = 512;
@@ -92,6 +93,7 @@ impl PerplexityCommand {
         let content = read_text(&self.text)?;
         let hub = app.hub()?;
         let installed = app.model_here(&hub, &self.model).await?;
+        exit_when_stopped();
         let text = Text::open(&installed.path)?;
         let tokens = tokens_of(&text, &content)?;
         let model = Model::open(&installed.path)?;

@@ -7,6 +7,7 @@ use serde_json::json;
 
 use crate::app::App;
 use crate::output::Stdout;
+use crate::signals::stop_requested;
 
 /// Bring a model to this machine: verified, and continued where an earlier pull stopped
 #[derive(Debug, Args)]
@@ -43,7 +44,7 @@ impl PullCommand {
         let options = PullOptions::default().refresh(self.refresh).fail_if_busy(self.no_wait);
         let mut stdout = Stdout::new();
         for model in &self.models {
-            let installed = app.pull(&hub, model, options).await?;
+            let installed = app.pull(&hub, model, options, stop_requested()).await?;
             if self.json {
                 let path = installed.path.display().to_string();
                 stdout

@@ -70,7 +70,7 @@ impl RunCommand {
         let config = self.config.load()?;
         let prompt = prompt::read(app, &self.prompt).await?;
         let hub = app.hub()?;
-        let installed = local_model(app, &config, &hub, &self.model, !self.no_pull).await?;
+        let installed = local_model(app, &config, &hub, &self.model, !self.no_pull, stop_requested()).await?;
         let mut engine = self.engine.options(&config.local);
         engine.slots = 1;
         let opened = Box::pin(Opened::new(app, config, hub, engine, true)).await?;
@@ -88,7 +88,7 @@ impl RunCommand {
         prompt: String,
         stdout: &mut Stdout,
     ) -> Result<Answered> {
-        let prepared = opened.prepare(installed).await;
+        let prepared = opened.prepare(installed, stop_requested()).await?;
         let chat = match installed.zip(prepared) {
             _ if self.raw || self.suffix.is_some() => false,
             Some((installed, prepared)) if !prepared.chat => self.wants_chat(app, installed)?,

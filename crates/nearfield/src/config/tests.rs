@@ -77,6 +77,15 @@ fn every_setting_is_read() {
 }
 
 #[test]
+fn the_documented_file_can_be_read() {
+    let manual = include_str!("../../../../docs/configuration.md");
+    let example = manual.split("```toml\n").nth(1).unwrap().split("```").next().unwrap();
+    let config = read(example).unwrap();
+    assert_eq!(config.policy.cloud, ["openai"]);
+    assert_eq!(config.backends[0].models().unwrap(), ["gpt-5.4-mini", "qwen2.5-coder:1.5b"]);
+}
+
+#[test]
 fn nothing_is_needed() {
     let config = Config::read(None).unwrap();
     assert_eq!(config.policy.mode, PolicyMode::LocalOnly);
