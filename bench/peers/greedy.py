@@ -13,55 +13,94 @@ import sys
 from common import Server, arguments, free_port, pulled
 
 TOKENS = 64
-PROMPTS = [
-    "The capital of France is",
-    "Water boils at a temperature of",
-    "Once upon a time, in a small village by the sea,",
-    "The three primary colours are",
-    "In 1969, astronauts landed on",
-    "A good recipe for pancakes begins with",
-    "The theory of evolution explains",
-    "To change a bicycle tyre, first",
-    "The difference between a virus and a bacterium is",
-    "Photosynthesis is the process by which",
-    "Dear Sir or Madam,\n\nI am writing to",
-    "Q: What is the largest planet of the solar system?\nA:",
-    "def fibonacci(n):\n    \"\"\"Return the n-th Fibonacci number.\"\"\"\n",
-    "fn main() {\n    let numbers = vec![1, 2, 3];\n",
-    "import json\n\ndef read_config(path):\n",
-    "SELECT name, COUNT(*) FROM orders",
-    "# How to install Python on Linux\n\n1.",
-    "<!DOCTYPE html>\n<html>\n<head>\n",
-    "class Stack:\n    def __init__(self):\n",
-    "for (int i = 0; i < n; i++) {\n",
-]
 NEAR = 0.3
+# Instruction models are asked as their own template asks; the base model continues what is begun.
+CHAT = "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n"
+QUESTIONS = [
+    "What is the capital of Italy?",
+    "How many days are in a week?",
+    "Name the four seasons.",
+    "What colour is the sky on a clear day?",
+    "Who wrote the play Romeo and Juliet?",
+    "What is 12 plus 30?",
+    "Translate the word 'water' into Spanish.",
+    "What is the largest ocean on Earth?",
+    "At what temperature in degrees Celsius does water boil?",
+    "What gas do plants take in from the air?",
+    "Write a Python function that adds two numbers.",
+    "Write a Python function that reverses a string.",
+    "Write a Python function that returns the n-th Fibonacci number.",
+    "Write a Python class for a stack with push and pop.",
+    "Write a SQL query that counts the rows of the table orders.",
+    "Write a C program that prints Hello, World!",
+    "Write a JavaScript function that returns the larger of two numbers.",
+    "Write a Rust function that squares an integer.",
+    "Write an HTML page with a heading and a paragraph.",
+    "Write a bash script that lists all files in the current directory.",
+]
+BEGINNINGS = [
+    "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12,",
+    "Monday, Tuesday, Wednesday,",
+    "January, February, March, April,",
+    "A, B, C, D, E, F, G, H,",
+    "2, 4, 6, 8, 10, 12, 14, 16,",
+    "The quick brown fox jumps over the lazy dog. The quick brown fox jumps",
+    "import numpy as np\nimport pandas as pd\nimport matplotlib.pyplot as",
+    "Paris is the capital of France. Rome is the capital of Italy. Madrid is the capital of",
+    "def add(a, b):\n    return a + b\n\ndef subtract(a, b):\n    return a - b\n\ndef multiply(a, b):\n",
+    "<ul>\n<li>one</li>\n<li>two</li>\n<li>three</li>\n",
+    "To be, or not to be, that is the",
+    "Our Father, who art in heaven, hallowed be thy",
+    "We the People of the United States, in Order to form a more perfect",
+    "Four score and seven years ago our fathers brought forth on this",
+    "hello hello hello hello hello hello",
+    "10 9 8 7 6 5 4",
+    "for i in range(10):\n    print(i)\n\nfor i in range(20):\n    print(",
+    "{\"a\": 1, \"b\": 2, \"c\": 3, \"d\":",
+    "The Lord of the Rings is a novel by J. R. R.",
+    "#include <stdio.h>\n\nint main(void) {\n    printf(\"Hello, World!\\n\");\n    return",
+]
+
+
+def prompts(model):
+    return BEGINNINGS if model.startswith("gemma3") else [CHAT.format(question) for question in QUESTIONS]
+
+
+ENDS = {"", "<|im_end|>", "<|endoftext|>", "<eos>", "<end_of_turn>"}
 
 
 def peer_answer(server, prompt):
-    body = {"prompt": prompt, "n_predict": TOKENS, "temperature": 0, "cache_prompt": False, "n_probs": 1, "ignore_eos": False}
-    reply = server.post("/completion", body)
-    return [entry["token"] for entry in reply["completion_probabilities"]]
+    """Its tokens, the one that ends it as "", and the most likely tokens at each place."""
+    body = {"prompt": prompt, "n_predict": TOKENS, "temperature": 0, "cache_prompt": False, "n_probs": 5}
+    entries = server.post("/completion", body)["completion_probabilities"]
+    best = [[(top["token"], top["logprob"]) for top in entry["top_logprobs"]] for entry in entries]
+    return [entry["token"] for entry in entries], best
 
 
 def own_answer(server, model, prompt):
     body = {"model": model, "prompt": prompt, "max_tokens": TOKENS, "temperature": 0, "logprobs": 5}
-    found = server.post("/v1/completions", body)["choices"][0]["logprobs"]
+    choice = server.post("/v1/completions", body)["choices"][0]
+    found = choice["logprobs"]
     best = [sorted(top.items(), key=lambda item: -item[1]) for top in found["top_logprobs"]]
-    return found["tokens"], best
+    return found["tokens"] + ([""] if choice["finish_reason"] == "stop" else []), best
 
 
-def compare(model, prompt, own, best, peer):
-    """The first difference: None, or (place, our token, its token, rank, gap)."""
+def subject(prompt):
+    return prompt.split("user\n")[-1].split("<|im_end|>")[0][-34:]
+
+
+def same(one, other):
+    return one == other or (one in ENDS and other in ENDS)
+
+
+def compare(own, best, peer, peer_best):
+    """The first difference: None, or (place, our token, its token, rank, gap). Where we ended there is no list of ours,
+    so there it is our end that must stand high in its list."""
     for place, (ours, theirs) in enumerate(zip(own, peer)):
-        if ours != theirs:
-            names = [name for name, _ in best[place]]
-            rank = names.index(theirs) + 1 if theirs in names else None
-            gap = best[place][0][1] - best[place][rank - 1][1] if rank else None
-            return place, ours, theirs, rank, gap
-    if len(own) != len(peer):
-        # One ended: the end-of-text token has no text to compare.
-        return min(len(own), len(peer)), "(end)" if len(own) < len(peer) else own[len(peer)], "(end)", None, None
+        if not same(ours, theirs):
+            listed, wanted = (best[place], theirs) if place < len(best) else (peer_best[place], ours)
+            rank = next((at for at, (name, _) in enumerate(listed, 1) if same(name, wanted)), None)
+            return place, ours, theirs, rank, listed[0][1] - listed[rank - 1][1] if rank else None
     return None
 
 
@@ -73,21 +112,19 @@ def check(options, model):
     alike, held = 0, True
     environment = {"NEARFIELD_API_KEY": "nf-bench-only-on-loopback-0123456789"}
     with Server(own, own_port, environment["NEARFIELD_API_KEY"], environment) as own_server, Server(peer, peer_port) as peer_server:
-        for prompt in PROMPTS:
+        for prompt in prompts(model):
             tokens, best = own_answer(own_server, model, prompt)
-            theirs = peer_answer(peer_server, prompt)
-            parting = compare(model, prompt, tokens, best, theirs)
+            parting = compare(tokens, best, *peer_answer(peer_server, prompt))
             alike += parting is None or parting[0] >= 16
             if parting is None:
                 continue
             place, ours, its, rank, gap = parting
-            ends = "(end)" in (ours, its)
-            near = ends or (rank == 2 and gap < NEAR)
+            near = rank == 2 and gap < NEAR
             held &= near
-            said = "one ends" if ends else f"rank {rank}, {gap:.3f} behind" if rank else "not among our best 5"
-            print(f"{model}  {prompt[:32]!r:36} token {place:2}: {ours!r} / {its!r}: {said}{'' if near else '  TOO FAR'}")
+            said = f"rank {rank}, {gap:.3f} behind" if rank else "not among our best 5"
+            print(f"{model}  {subject(prompt)!r:36} token {place:2}: {ours!r} / {its!r}: {said}{'' if near else '  TOO FAR'}")
     enough = alike >= 15
-    print(f"{model}  {alike} of {len(PROMPTS)} agree for 16 tokens or more{'' if enough else '  TOO FEW'}\n")
+    print(f"{model}  {alike} of {len(prompts(model))} agree for 16 tokens or more{'' if enough else '  TOO FEW'}\n")
     return held and enough
 
 

@@ -1,2 +1,4 @@
-//! Integration tests.
+//! Perplexity against a reference, through the engine.
+#![expect(clippy::unwrap_used, reason = "a test ends where its input is wrong")]
+
 mod perplexity;
