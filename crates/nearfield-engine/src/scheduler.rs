@@ -97,15 +97,13 @@ impl<'a> Scheduler<'a> {
     /// Closes choices that are over, and sessions that have no other.
     fn remove_finished(&mut self) {
         let (runner, admission) = (&mut self.runner, self.admission);
-        let mut finished = Vec::new();
         for session in &mut self.running {
             for choice in session.choices.extract_if(.., |choice| choice.over) {
                 runner.close(choice.sequence);
                 admission.release(1, session.pages);
             }
         }
-        finished.extend(self.running.extract_if(.., |session| session.choices.is_empty()));
-        for session in finished {
+        for session in self.running.extract_if(.., |session| session.choices.is_empty()) {
             session.finish();
         }
     }

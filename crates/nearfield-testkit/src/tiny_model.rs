@@ -12,7 +12,8 @@ pub const CONTEXT: usize = 512;
 
 const CONTROL: [&str; 3] = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"];
 
-const TEMPLATE: &str = "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n\
+/// A chat template of two control tokens.
+pub const TEMPLATE: &str = "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n\
                         {% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}";
 
 /// The bytes of the file, with a chat template or, as a base model, without. The weights are those of the checkpoint
@@ -23,7 +24,7 @@ pub fn tiny_model(folder: &Path, chat: bool) -> Result<Vec<u8>, Box<dyn Error>> 
     // them, which stands in the answers.
     let longer = (0x80..0xc0).chain([0xef]).chain(0xc2..0xef);
     let bytes = std::iter::once(b'\n').chain(0x20..0x7f).chain(longer).take(room);
-    let texts = CONTROL.iter().map(|&text| text.to_owned()).chain(bytes.map(written));
+    let texts = CONTROL.iter().map(|&text| text.to_owned()).chain(bytes.map(byte_level));
     let kinds = (0..ROWS).map(|id| if id < CONTROL.len() { 3_i32 } else { 1 });
     let writer = convert_checkpoint(folder, MatrixStorage::F16)?
         .key("tokenizer.ggml.model", "gpt2")
@@ -39,7 +40,7 @@ pub fn tiny_model(folder: &Path, chat: bool) -> Result<Vec<u8>, Box<dyn Error>> 
 }
 
 /// A byte in the writing of byte-level vocabularies.
-fn written(byte: u8) -> String {
+pub fn byte_level(byte: u8) -> String {
     let printable = |byte: u8| matches!(byte, 0x21..=0x7e | 0xa1..=0xac | 0xae..=0xff);
     if printable(byte) {
         return char::from(byte).to_string();

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use super::Service;
 use super::activity::HoldingBody;
-use super::reply::{REQUEST_ID, header_text, kind_name};
+use super::reply::{REQUEST_ID, header_text};
 use crate::metrics::Metrics;
 
 /// What is known of a request so far. Never its content.
@@ -70,7 +70,7 @@ impl Record {
 
     /// The answer failed.
     pub(super) fn failed(&self, kind: ErrorKind) {
-        self.facts().outcome = Some(kind_name(kind));
+        self.facts().outcome = Some(kind.as_str());
     }
 
     fn facts(&self) -> MutexGuard<'_, Facts> {
@@ -131,7 +131,7 @@ pub(super) async fn observe(State(service): State<Service>, mut request: Request
         let mut facts = record.facts();
         facts.status = Some(response.status());
         if let Some(kind) = response.extensions().get::<ErrorKind>() {
-            facts.outcome = Some(kind_name(*kind));
+            facts.outcome = Some(kind.as_str());
         }
         facts.id.clone()
     };

@@ -55,24 +55,6 @@ pub(super) fn header_text(text: &str) -> HeaderValue {
     HeaderValue::from_str(&plain).unwrap_or_else(|_| HeaderValue::from_static("?"))
 }
 
-/// One word for a kind of error, for log and metrics.
-pub(super) const fn kind_name(kind: ErrorKind) -> &'static str {
-    match kind {
-        ErrorKind::InvalidRequest => "invalid_request",
-        ErrorKind::ContextLength => "context_length",
-        ErrorKind::Authentication => "authentication",
-        ErrorKind::PermissionDenied => "permission_denied",
-        ErrorKind::NotFound => "not_found",
-        ErrorKind::RateLimited => "rate_limited",
-        ErrorKind::Overloaded => "overloaded",
-        ErrorKind::Upstream => "upstream",
-        ErrorKind::Timeout => "timeout",
-        ErrorKind::Cancelled => "cancelled",
-        ErrorKind::Internal => "internal",
-        _ => "other",
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

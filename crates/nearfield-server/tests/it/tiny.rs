@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use nearfield_testkit::gguf_conversion::{MatrixStorage, convert_checkpoint};
+use nearfield_testkit::tiny_model::{TEMPLATE, byte_level};
 
 /// Rows of the model's vocabulary; the tokenizer knows four fewer.
 const ROWS: usize = 192;
@@ -21,9 +22,6 @@ const CONTROL: [&str; 8] = [
     "<|two|>",
 ];
 
-const TEMPLATE: &str = "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n\
-                        {% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}";
-
 /// What the model has beside weights.
 #[derive(Clone, Copy)]
 pub(crate) struct Tiny {
@@ -41,16 +39,6 @@ fn bytes() -> Vec<u8> {
     std::iter::once(b'\n').chain(0x20..0x7f).chain(0x80..0xc0).chain(0xc2..=0xff).take(room).collect()
 }
 
-/// A byte in the writing of byte-level vocabularies.
-fn written(byte: u8) -> String {
-    let printable = |byte: u8| matches!(byte, 0x21..=0x7e | 0xa1..=0xac | 0xae..=0xff);
-    if printable(byte) {
-        return char::from(byte).to_string();
-    }
-    let before = (0..byte).filter(|&other| !printable(other)).count() as u32;
-    char::from_u32(256 + before).unwrap().to_string()
-}
-
 /// Writes the model into a folder.
 pub(crate) fn write(folder: &Path, name: &str, tiny: Tiny) -> PathBuf {
     let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("../nearfield-engine/tests/fixtures/llama");
@@ -62,7 +50,7 @@ pub(crate) fn write(folder: &Path, name: &str, tiny: Tiny) -> PathBuf {
         }
     }
     for byte in bytes() {
-        tokens.push(written(byte));
+        tokens.push(byte_level(byte));
         kinds.push(1);
     }
     let mut writer = convert_checkpoint(&fixture, MatrixStorage::F16)
