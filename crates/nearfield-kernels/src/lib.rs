@@ -16,6 +16,7 @@ mod pool;
 mod set;
 mod simd;
 mod tile;
+mod trial;
 pub mod vector;
 
 pub use activation::{GROUP, QuantizedRow, QuantizedRows};

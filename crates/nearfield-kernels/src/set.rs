@@ -1,13 +1,22 @@
 //! Which instruction set the kernels run on.
 
+use std::sync::OnceLock;
+
+use crate::trial::passes;
+
 /// An implementation of the kernels. All compute the same bits; they differ in speed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KernelSet {
     /// Plain Rust: the definition of the bits.
     Scalar,
     /// AVX2 with FMA and F16C.
+    #[cfg(target_arch = "x86_64")]
     Avx2,
+    /// The same with the dot product of AVX-VNNI.
+    #[cfg(target_arch = "x86_64")]
+    AvxVnni,
     /// AVX-512 F, BW, VL and VNNI.
+    #[cfg(target_arch = "x86_64")]
     Avx512,
 }
 
@@ -37,24 +46,35 @@ impl KernelSet {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Scalar => "scalar",
+            #[cfg(target_arch = "x86_64")]
             Self::Avx2 => "avx2",
+            #[cfg(target_arch = "x86_64")]
+            Self::AvxVnni => "avx-vnni",
+            #[cfg(target_arch = "x86_64")]
             Self::Avx512 => "avx512",
         }
     }
 
-    /// What this processor can run, slowest first.
+    /// What this processor can run, slowest first. A set whose products differ from the definition in a small trial,
+    /// made once, is not offered: processors differ more than their feature bits say.
     pub fn available() -> Vec<Self> {
+        static TRIED: OnceLock<Vec<KernelSet>> = OnceLock::new();
+        TRIED.get_or_init(|| Self::present().into_iter().filter(|set| passes(*set)).collect()).clone()
+    }
+
+    /// The sets whose instructions the processor says it has, slowest first.
+    pub(crate) fn present() -> Vec<Self> {
         let mut sets = vec![Self::Scalar];
         #[cfg(target_arch = "x86_64")]
+        if is_x86_feature_detected!("avx2")
+            && is_x86_feature_detected!("fma")
+            && is_x86_feature_detected!("f16c")
         {
-            let avx2 = is_x86_feature_detected!("avx2")
-                && is_x86_feature_detected!("fma")
-                && is_x86_feature_detected!("f16c");
-            if avx2 {
-                sets.push(Self::Avx2);
+            sets.push(Self::Avx2);
+            if is_x86_feature_detected!("avxvnni") {
+                sets.push(Self::AvxVnni);
             }
-            if avx2
-                && is_x86_feature_detected!("avx512f")
+            if is_x86_feature_detected!("avx512f")
                 && is_x86_feature_detected!("avx512bw")
                 && is_x86_feature_detected!("avx512vl")
                 && is_x86_feature_detected!("avx512dq")
@@ -92,12 +112,10 @@ macro_rules! multiversion {
                 $crate::set::KernelSet::Scalar => $body($($arg),*),
                 #[cfg(target_arch = "x86_64")]
                 // SAFETY: a set other than `Scalar` comes from `KernelSet::available`, which has checked the features.
-                $crate::set::KernelSet::Avx2 => unsafe { $avx2($($arg),*) },
+                $crate::set::KernelSet::Avx2 | $crate::set::KernelSet::AvxVnni => unsafe { $avx2($($arg),*) },
                 #[cfg(target_arch = "x86_64")]
                 // SAFETY: as above.
                 $crate::set::KernelSet::Avx512 => unsafe { $avx512($($arg),*) },
-                #[cfg(not(target_arch = "x86_64"))]
-                _ => $body($($arg),*),
             }
         }
 

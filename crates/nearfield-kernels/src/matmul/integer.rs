@@ -77,6 +77,19 @@ pub(super) unsafe fn avx2(
 }
 
 #[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma,f16c,avxvnni")]
+pub(super) unsafe fn avx_vnni(
+    weights: &WeightMatrix<'_>,
+    activations: &QuantizedRows,
+    rows: Range<usize>,
+    output: &Output<'_>,
+    scratch: &mut MatmulScratch,
+) {
+    // SAFETY: the features are enabled here; the rest is the caller's promise.
+    unsafe { by_format::<crate::simd::avx2::AvxVnni>(weights, activations, rows, output, scratch) }
+}
+
+#[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
 pub(super) unsafe fn avx512(
     weights: &WeightMatrix<'_>,

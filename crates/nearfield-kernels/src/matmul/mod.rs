@@ -195,10 +195,10 @@ pub unsafe fn matmul(
                 KernelSet::Avx2 => unsafe { integer::avx2(weights, quantized, rows, output, scratch) },
                 #[cfg(target_arch = "x86_64")]
                 // SAFETY: as above.
+                KernelSet::AvxVnni => unsafe { integer::avx_vnni(weights, quantized, rows, output, scratch) },
+                #[cfg(target_arch = "x86_64")]
+                // SAFETY: as above.
                 KernelSet::Avx512 => unsafe { integer::avx512(weights, quantized, rows, output, scratch) },
-                #[cfg(not(target_arch = "x86_64"))]
-                // SAFETY: the caller's promise about the output rows.
-                _ => unsafe { integer::scalar(weights, quantized, rows, output) },
             }
         }
         Activations::Float { values, columns } => {
@@ -208,13 +208,12 @@ pub unsafe fn matmul(
                 KernelSet::Scalar => unsafe { float::scalar(weights, values, rows, output, scratch) },
                 #[cfg(target_arch = "x86_64")]
                 // SAFETY: the set says that the CPU has the instructions.
-                KernelSet::Avx2 => unsafe { float::avx2(weights, values, rows, output, scratch) },
+                KernelSet::Avx2 | KernelSet::AvxVnni => unsafe {
+                    float::avx2(weights, values, rows, output, scratch);
+                },
                 #[cfg(target_arch = "x86_64")]
                 // SAFETY: as above.
                 KernelSet::Avx512 => unsafe { float::avx512(weights, values, rows, output, scratch) },
-                #[cfg(not(target_arch = "x86_64"))]
-                // SAFETY: the caller's promise about the output rows.
-                _ => unsafe { float::scalar(weights, values, rows, output, scratch) },
             }
         }
     }

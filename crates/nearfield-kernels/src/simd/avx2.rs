@@ -1,19 +1,22 @@
-//! AVX2 with FMA and F16C: 8 rows.
+//! AVX2 with FMA and F16C, with and without AVX-VNNI: 8 rows.
 
 use std::arch::x86_64::*;
 
 use super::Simd;
 
-/// Needs avx2, fma and f16c.
+/// Needs avx2, fma and f16c; with `VNNI` also avxvnni, whose `vpdpbusd` is the only difference.
 #[derive(Clone, Copy)]
-pub(crate) struct Avx2;
+pub(crate) struct Vector256<const VNNI: bool>;
+
+pub(crate) type Avx2 = Vector256<false>;
+pub(crate) type AvxVnni = Vector256<true>;
 
 #[expect(clippy::undocumented_unsafe_blocks, reason = "the trait's safety section is every block's argument")]
-impl Simd for Avx2 {
+impl<const VNNI: bool> Simd for Vector256<VNNI> {
     type I = __m256i;
     type F = __m256;
     const ROWS: usize = 8;
-    const UNSIGNED: bool = false;
+    const UNSIGNED: bool = VNNI;
 
     #[inline(always)]
     unsafe fn load4(rows: &[*const u8; 16], offset: usize) -> [__m256i; 4] {
@@ -140,6 +143,9 @@ impl Simd for Avx2 {
     #[inline(always)]
     unsafe fn dot4(sum: __m256i, codes: __m256i, a: i32) -> __m256i {
         unsafe {
+            if VNNI {
+                return _mm256_dpbusd_avx_epi32(sum, codes, _mm256_set1_epi32(a));
+            }
             // |w| times a with w's sign: two products of at most 128 * 127 never saturate 16 bits.
             let a = _mm256_sign_epi8(_mm256_set1_epi32(a), codes);
             let pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(codes), a);
