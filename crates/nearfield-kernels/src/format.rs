@@ -14,6 +14,8 @@ pub enum WeightFormat {
     F16,
     /// The upper half of an IEEE single.
     Bf16,
+    /// One byte: 4 exponent and 3 mantissa bits, no infinities. Scales lie outside ([`crate::Fp8Scales`]).
+    F8E4M3,
     /// 32 unsigned nibbles, offset 8, one f16 scale.
     Q4_0,
     /// 32 unsigned nibbles, one f16 scale and one f16 minimum.
@@ -50,10 +52,11 @@ pub(crate) const IQ4NL_VALUES: [i8; 16] =
 
 impl WeightFormat {
     /// Every format, for tests and tables.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::F32,
         Self::F16,
         Self::Bf16,
+        Self::F8E4M3,
         Self::Q4_0,
         Self::Q4_1,
         Self::Q5_0,
@@ -72,7 +75,7 @@ impl WeightFormat {
     /// Elements in one block.
     pub const fn block_size(self) -> usize {
         match self {
-            Self::F32 | Self::F16 | Self::Bf16 => 1,
+            Self::F32 | Self::F16 | Self::Bf16 | Self::F8E4M3 => 1,
             Self::Q4_0 | Self::Q4_1 | Self::Q5_0 | Self::Q5_1 | Self::Q8_0 | Self::Iq4Nl | Self::Mxfp4 => 32,
             Self::Nvfp4 => 64,
             Self::Q2K | Self::Q3K | Self::Q4K | Self::Q5K | Self::Q6K => 256,
@@ -84,6 +87,7 @@ impl WeightFormat {
         match self {
             Self::F32 => 4,
             Self::F16 | Self::Bf16 => 2,
+            Self::F8E4M3 => 1,
             Self::Q4_0 | Self::Iq4Nl => 18,
             Self::Q4_1 => 20,
             Self::Q5_0 => 22,
@@ -113,6 +117,7 @@ impl WeightFormat {
             Self::F32 => "F32",
             Self::F16 => "F16",
             Self::Bf16 => "BF16",
+            Self::F8E4M3 => "F8_E4M3",
             Self::Q4_0 => "Q4_0",
             Self::Q4_1 => "Q4_1",
             Self::Q5_0 => "Q5_0",
@@ -131,7 +136,7 @@ impl WeightFormat {
 
     /// Whether default arithmetic meets this format with `f32` activations instead of int8 ones.
     pub const fn is_float(self) -> bool {
-        matches!(self, Self::F32 | Self::F16 | Self::Bf16)
+        matches!(self, Self::F32 | Self::F16 | Self::Bf16 | Self::F8E4M3)
     }
 }
 
@@ -235,7 +240,7 @@ impl WeightFormat {
     /// How this format's groups enter the chain; `None` for floating formats.
     pub const fn group_shape(self) -> Option<GroupShape> {
         match self {
-            Self::F32 | Self::F16 | Self::Bf16 => None,
+            Self::F32 | Self::F16 | Self::Bf16 | Self::F8E4M3 => None,
             Self::Nvfp4 | Self::Q2K | Self::Q3K => Some(GroupShape::Halves),
             Self::Q6K => Some(GroupShape::Factored),
             _ => Some(GroupShape::Whole),
@@ -356,7 +361,7 @@ pub fn unpack_group(format: WeightFormat, row: &[u8], index: usize) -> Group {
                 group.scale[half] = d * q3k_scale(&block[96..108], 2 * part + half) as f32;
             }
         }
-        WeightFormat::F32 | WeightFormat::F16 | WeightFormat::Bf16 => {
+        WeightFormat::F32 | WeightFormat::F16 | WeightFormat::Bf16 | WeightFormat::F8E4M3 => {
             unreachable!("floating formats have no integer groups")
         }
     }
@@ -391,6 +396,11 @@ pub fn dequantize_row(format: WeightFormat, row: &[u8], out: &mut [f32]) {
         WeightFormat::Bf16 => {
             for (value, bytes) in out.iter_mut().zip(row.as_chunks::<2>().0) {
                 *value = bf16_to_f32(u16::from_le_bytes(*bytes));
+            }
+        }
+        WeightFormat::F8E4M3 => {
+            for (value, code) in out.iter_mut().zip(row) {
+                *value = crate::fp8::e4m3_to_f32(*code);
             }
         }
         _ => {

@@ -9,6 +9,7 @@
 mod activation;
 mod attention;
 mod format;
+mod fp8;
 mod key_value;
 pub mod math;
 mod matmul;
@@ -27,6 +28,7 @@ pub use format::{
     Group, GroupShape, WeightFormat, bf16_to_f32, dequantize_row, f16_to_f32, f32_to_bf16, f32_to_f16,
     unpack_group,
 };
+pub use fp8::{FP8_BLOCK, Fp8Scales, ScalesMismatch, e4m3_to_f32};
 pub use key_value::{KeyValueLayout, KeyValueType, PAGE_POSITIONS};
 pub use matmul::{Activations, MatmulScratch, Output, ROW_QUANTUM, ShapeMismatch, WeightMatrix, matmul};
 pub use pool::ThreadPool;

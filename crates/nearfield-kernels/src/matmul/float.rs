@@ -20,11 +20,11 @@ pub(super) unsafe fn scalar(
 ) {
     scratch.row.resize(weights.columns, 0.0);
     for row in rows {
-        crate::format::dequantize_row(weights.format, weights.row(row), &mut scratch.row);
+        weights.weights_of_row(row, &mut scratch.row);
         for (t, activation) in values.chunks_exact(weights.columns).enumerate() {
             let sum = scratch.row.iter().zip(activation).fold(0.0_f32, |sum, (w, x)| w.mul_add(*x, sum));
             // SAFETY: the caller's promise.
-            unsafe { output.write(t, row, sum * weights.scale) };
+            unsafe { output.write(t, row, sum * weights.output_scale(row)) };
         }
     }
 }
@@ -58,20 +58,22 @@ pub(super) unsafe fn avx512(
 /// Columns of a panel of dequantized rows: a multiple of every format's group.
 const PANEL_COLUMNS: usize = GROUP * TILE_GROUPS;
 
-/// Writes columns `first .. first + columns` of the rows at `pointers`, dequantized, with rows in lanes.
+/// Writes columns `first .. first + columns` of the rows from `first_row`, which start at `pointers`, dequantized, with
+/// rows in lanes.
 ///
 /// # Safety
 /// The CPU has `S`; each pointer is good for a row that has these columns; the panel has `columns` vectors; with integer
 /// formats the columns are whole groups, and whole super-blocks where the format has them.
 #[inline(always)]
 unsafe fn fill_panel<S: Simd>(
-    format: WeightFormat,
+    weights: &WeightMatrix<'_>,
     pointers: &[*const u8; 16],
+    first_row: usize,
     first: usize,
     columns: usize,
     panel: &mut [f32],
 ) {
-    let panel = &mut panel[..columns * S::ROWS];
+    let (format, panel) = (weights.format, &mut panel[..columns * S::ROWS]);
     // SAFETY: the caller's promise; each arm writes inside the panel.
     unsafe {
         match format {
@@ -101,6 +103,7 @@ unsafe fn fill_panel<S: Simd>(
                     bf16_to_f32(u16::from_le_bytes(row.add(2 * k).cast::<[u8; 2]>().read()))
                 });
             }
+            WeightFormat::F8E4M3 => super::fp8::fill::<S>(weights, pointers, first_row, first, panel),
             _ => {
                 let mut tile = Tile::<S>::new();
                 let groups = columns / GROUP;
@@ -171,7 +174,7 @@ unsafe fn rows_of<S: Simd>(
             ahead.step();
             // SAFETY: the CPU has `S`; the panel holds `n` vectors and each activation row reaches `first + n`.
             unsafe {
-                fill_panel::<S>(weights.format, &pointers, first, n, &mut scratch.panel);
+                fill_panel::<S>(weights, &pointers, first_row, first, n, &mut scratch.panel);
                 let mut t = 0;
                 while t + 8 <= count {
                     step::<S, 8>(
@@ -205,11 +208,13 @@ unsafe fn rows_of<S: Simd>(
                 }
             }
         }
+        let scales: [f32; 16] =
+            std::array::from_fn(|i| weights.output_scale((first_row + i).min(weights.rows - 1)));
         for t in 0..count {
             // SAFETY: `sums` has `ROWS` elements for each activation row; output rows are the caller's promise.
             unsafe {
                 let sum = S::load_float(scratch.sums[t * S::ROWS..][..S::ROWS].as_ptr());
-                S::store_float(lanes.as_mut_ptr(), S::mul(sum, S::splat_float(weights.scale)));
+                S::store_float(lanes.as_mut_ptr(), S::mul(sum, S::load_float(scales.as_ptr())));
                 for (lane, value) in lanes[..used].iter().enumerate() {
                     output.write(t, first_row + lane, *value);
                 }

@@ -121,7 +121,7 @@ unsafe fn by_format<S: Simd>(
                     // SAFETY: the caller's promise.
                     unsafe { body::<S>(WeightFormat::$format, weights, activations, rows, output, scratch) }
                 })*
-                WeightFormat::F32 | WeightFormat::F16 | WeightFormat::Bf16 => {
+                WeightFormat::F32 | WeightFormat::F16 | WeightFormat::Bf16 | WeightFormat::F8E4M3 => {
                     unreachable!("floating weights meet f32 activations")
                 }
             }

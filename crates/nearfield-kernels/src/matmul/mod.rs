@@ -2,12 +2,14 @@
 
 mod ahead;
 mod float;
+mod fp8;
 mod integer;
 
 use std::ops::Range;
 
 use crate::activation::{GROUP, QuantizedRows};
 use crate::format::WeightFormat;
+use crate::fp8::{FP8_BLOCK, Fp8Scales, ScalesMismatch};
 use crate::set::KernelSet;
 
 /// A weight matrix as it lies in a file: `rows` output features of `columns` inputs, row-major.
@@ -19,6 +21,7 @@ pub struct WeightMatrix<'a> {
     row_bytes: usize,
     bytes: &'a [u8],
     scale: f32,
+    scales: Option<Fp8Scales<'a>>,
 }
 
 /// The bytes given for a weight matrix do not have its shape.
@@ -48,13 +51,53 @@ impl<'a> WeightMatrix<'a> {
         if row_bytes.checked_mul(rows) != Some(bytes.len()) {
             return Err(ShapeMismatch);
         }
-        Ok(Self { format, rows, columns, row_bytes, bytes, scale: 1.0 })
+        Ok(Self { format, rows, columns, row_bytes, bytes, scale: 1.0, scales: None })
     }
 
     /// The same matrix with a scale of its own (NVFP4 has one), applied once to each finished output.
     pub const fn with_scale(mut self, scale: f32) -> Self {
         self.scale = scale;
         self
+    }
+
+    /// The same FP8 matrix with scales for its rows or blocks.
+    ///
+    /// # Errors
+    /// When the matrix is not FP8, or when the scales are too few, too many, not finite or too large.
+    pub fn with_scales(mut self, scales: Fp8Scales<'a>) -> Result<Self, ScalesMismatch> {
+        scales.check(self.format, self.rows, self.columns)?;
+        self.scales = Some(scales);
+        Ok(self)
+    }
+
+    /// What multiplies the finished outputs of a row.
+    #[inline]
+    fn output_scale(&self, row: usize) -> f32 {
+        match self.scales {
+            Some(Fp8Scales::Rows(scales)) => scales[row] * self.scale,
+            _ => self.scale,
+        }
+    }
+
+    /// What multiplies a weight before it meets an activation.
+    #[inline]
+    fn block_scale(&self, row: usize, column: usize) -> f32 {
+        match self.scales {
+            Some(Fp8Scales::Blocks(scales)) => {
+                scales[row / FP8_BLOCK * self.columns.div_ceil(FP8_BLOCK) + column / FP8_BLOCK]
+            }
+            _ => 1.0,
+        }
+    }
+
+    /// The values of row `index` that meet activations: without what multiplies finished outputs.
+    fn weights_of_row(&self, index: usize, out: &mut [f32]) {
+        crate::format::dequantize_row(self.format, self.row(index), out);
+        if let Some(Fp8Scales::Blocks(_)) = self.scales {
+            for (block, values) in out.chunks_mut(FP8_BLOCK).enumerate() {
+                crate::vector::scale(values, self.block_scale(index, block * FP8_BLOCK));
+            }
+        }
     }
 
     /// Output features.
@@ -77,17 +120,16 @@ impl<'a> WeightMatrix<'a> {
         &self.bytes[index * self.row_bytes..][..self.row_bytes]
     }
 
-    /// Dequantizes row `index` into `out`, matrix scale included.
+    /// Dequantizes row `index` into `out`, all scales included.
     ///
     /// # Panics
     /// If `out` is not `columns` long or `index` is no row.
     pub fn dequantize_row(&self, index: usize, out: &mut [f32]) {
         assert_eq!(out.len(), self.columns, "a row has `columns` elements");
-        crate::format::dequantize_row(self.format, self.row(index), out);
-        if self.scale != 1.0 {
-            for value in out {
-                *value *= self.scale;
-            }
+        self.weights_of_row(index, out);
+        let scale = self.output_scale(index);
+        if scale != 1.0 {
+            crate::vector::scale(out, scale);
         }
     }
 }

@@ -163,6 +163,19 @@ impl<const VNNI: bool> Simd for Vector256<VNNI> {
     }
 
     #[inline(always)]
+    unsafe fn halves_to_float(a: __m256i) -> [__m256; 2] {
+        unsafe {
+            let low = _mm256_and_si256(a, _mm256_set1_epi32(0xFFFF));
+            let packed = _mm256_packus_epi32(low, _mm256_srli_epi32::<16>(a));
+            let ordered = _mm256_permute4x64_epi64::<0b11_01_10_00>(packed);
+            [
+                _mm256_cvtph_ps(_mm256_castsi256_si128(ordered)),
+                _mm256_cvtph_ps(_mm256_extracti128_si256::<1>(ordered)),
+            ]
+        }
+    }
+
+    #[inline(always)]
     unsafe fn to_float(a: __m256i) -> __m256 {
         unsafe { _mm256_cvtepi32_ps(a) }
     }

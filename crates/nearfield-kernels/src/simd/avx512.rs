@@ -8,6 +8,17 @@ use super::Simd;
 #[derive(Clone, Copy)]
 pub(crate) struct Avx512;
 
+/// The places of the low words of all dwords, then of the high ones.
+const LOW_THEN_HIGH: [i16; 32] = {
+    let mut order = [0; 32];
+    let mut i = 0;
+    while i < 32 {
+        order[i] = (2 * (i % 16) + i / 16) as i16;
+        i += 1;
+    }
+    order
+};
+
 #[expect(clippy::undocumented_unsafe_blocks, reason = "the trait's safety section is every block's argument")]
 impl Simd for Avx512 {
     type I = __m512i;
@@ -141,6 +152,18 @@ impl Simd for Avx512 {
     #[inline(always)]
     unsafe fn half_to_float(a: __m512i) -> __m512 {
         unsafe { _mm512_cvtph_ps(_mm512_cvtepi32_epi16(a)) }
+    }
+
+    #[inline(always)]
+    unsafe fn halves_to_float(a: __m512i) -> [__m512; 2] {
+        unsafe {
+            let order = _mm512_loadu_si512(LOW_THEN_HIGH.as_ptr().cast());
+            let ordered = _mm512_permutexvar_epi16(order, a);
+            [
+                _mm512_cvtph_ps(_mm512_castsi512_si256(ordered)),
+                _mm512_cvtph_ps(_mm512_extracti64x4_epi64::<1>(ordered)),
+            ]
+        }
     }
 
     #[inline(always)]

@@ -52,6 +52,8 @@ pub(crate) trait Simd: Copy {
     unsafe fn dot4(sum: Self::I, codes: Self::I, a: i32) -> Self::I;
     /// The f16 in the low half of each dword.
     unsafe fn half_to_float(a: Self::I) -> Self::F;
+    /// The f16 in the low and in the high half of each dword.
+    unsafe fn halves_to_float(a: Self::I) -> [Self::F; 2];
     unsafe fn to_float(a: Self::I) -> Self::F;
     /// The same bits as singles.
     unsafe fn as_float(a: Self::I) -> Self::F;
@@ -62,4 +64,29 @@ pub(crate) trait Simd: Copy {
     unsafe fn fma(a: Self::F, b: Self::F, c: Self::F) -> Self::F;
     unsafe fn load_float(from: *const f32) -> Self::F;
     unsafe fn store_float(to: *mut f32, value: Self::F);
+}
+
+/// The four E4M3 codes of each dword, each as 2^-8 of its value; codes that are NaN stay NaN.
+///
+/// A code moved into the places of a half's exponent and mantissa is worth 2^-8 of its value, subnormals included.
+///
+/// # Safety
+/// The CPU has `S`.
+#[inline(always)]
+pub(crate) unsafe fn e4m3<S: Simd>(codes: S::I) -> [S::F; 4] {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let signs = S::splat(0x8080_8080_u32 as i32);
+        let magnitudes = S::and(codes, S::splat(0x7F7F_7F7F));
+        // Only 0x7F carries into the eighth bit, which becomes the top bit of the half's exponent.
+        let nan = S::and(S::add32(magnitudes, S::splat(0x0101_0101)), signs);
+        let magnitudes = S::or(magnitudes, nan);
+        let (fields, sign) = (S::splat(0x7F80_7F80), S::splat(0x8000_8000_u32 as i32));
+        let even =
+            S::or(S::and(S::shift_left::<7>(magnitudes), fields), S::and(S::shift_left::<8>(codes), sign));
+        let odd = S::or(S::and(S::shift_right::<1>(magnitudes), fields), S::and(codes, sign));
+        let [first, third] = S::halves_to_float(even);
+        let [second, fourth] = S::halves_to_float(odd);
+        [first, second, third, fourth]
+    }
 }

@@ -64,7 +64,7 @@ pub(crate) unsafe fn unpack<S: Simd>(
             WeightFormat::Q4K => q4_k_block(rows, first / 8 * size, tile),
             WeightFormat::Q5K => q5_k_block(rows, first / 8 * size, tile),
             WeightFormat::Q6K => q6_k_block(rows, first / 8 * size, tile),
-            WeightFormat::F32 | WeightFormat::F16 | WeightFormat::Bf16 => {
+            WeightFormat::F32 | WeightFormat::F16 | WeightFormat::Bf16 | WeightFormat::F8E4M3 => {
                 unreachable!("floating weights meet f32 activations")
             }
         }

@@ -6,7 +6,8 @@ and sums are taken in double precision, so a kernel differs from it by its own r
 
     python3 make_products.py > products.txt
 
-Each case is four lines: `format scale rows columns count`, the weights as hexadecimal bytes, the activations as
+Each case is four lines: `format scale rows columns count` (FP8 comes once with each kind of scales, several of them joined
+by commas after `rows:` or `blocks:`), the weights as hexadecimal bytes, the activations as
 hexadecimal floats (bits), and for each activation row and weight row `value:size`, where size is the sum of the terms'
 magnitudes.
 """
@@ -153,6 +154,10 @@ FORMATS = {
 }
 
 
+def f8_e4m3(codes):
+    return np.array([-e4m3(int(c) & 127) if c & 128 else e4m3(int(c)) for c in codes])
+
+
 def random_block(random, name, size, places):
     block = random.integers(0, 256, size, dtype=np.uint8)
     for at in places:
@@ -179,6 +184,28 @@ def quantized(row):
     return (codes.astype(np.float64) * scales[:, None]).reshape(-1)
 
 
+def write_case(name, scale, codes, used, values, weights):
+    print(name, scale, ROWS, COLUMNS, COUNT)
+    print(codes.hex())
+    print(" ".join(f"{v:08x}" for v in values.view(np.uint32).reshape(-1)))
+    terms = used[:, None, :] * weights[None, :, :]
+    results = zip(terms.sum(axis=2).reshape(-1), np.abs(terms).sum(axis=2).reshape(-1))
+    print(" ".join(f"{value!r}:{size!r}" for value, size in [(float(v), float(s)) for v, s in results]))
+
+
+def write_fp8_cases(random):
+    for kind, count in [("", 1), ("rows:", ROWS), ("blocks:", COLUMNS // 128)]:
+        codes = random.integers(0, 256, (ROWS, COLUMNS), dtype=np.uint8)
+        codes[codes & 127 == 127] = 0
+        values = (random.normal(size=(COUNT, COLUMNS)) * 2).astype(np.float32)
+        scales = random.uniform(0.001, 0.1, count).astype(np.float32)
+        spread = scales.astype(np.float64)
+        spread = np.repeat(spread, 128)[None, :] if kind == "blocks:" else spread[:, None]
+        weights = np.array([f8_e4m3(row) for row in codes]) * spread
+        text = kind + ",".join(str(s) for s in scales)
+        write_case("F8_E4M3", text, codes.tobytes(), values.astype(np.float64), values, weights)
+
+
 def main():
     random = np.random.default_rng(20261124)
     for name, (elements, size, unpack, places) in FORMATS.items():
@@ -190,12 +217,9 @@ def main():
         values = (random.normal(size=(COUNT, COLUMNS)) * 2).astype(np.float32)
         values[0, 100] *= 50
         used = values.astype(np.float64) if name in ("F32", "F16", "BF16") else np.array([quantized(v) for v in values])
-        print(name, scale, ROWS, COLUMNS, COUNT)
-        print(b"".join(b.tobytes() for row in blocks for b in row).hex())
-        print(" ".join(f"{v:08x}" for v in values.view(np.uint32).reshape(-1)))
-        terms = used[:, None, :] * weights[None, :, :] * scale
-        results = zip(terms.sum(axis=2).reshape(-1), np.abs(terms).sum(axis=2).reshape(-1))
-        print(" ".join(f"{value!r}:{size!r}" for value, size in [(float(v), float(s)) for v, s in results]))
+        codes = b"".join(b.tobytes() for row in blocks for b in row)
+        write_case(name, scale, codes, used, values, weights * scale)
+    write_fp8_cases(random)
 
 
 if __name__ == "__main__":

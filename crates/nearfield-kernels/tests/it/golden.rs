@@ -1,13 +1,14 @@
 //! Products against numpy's evaluation of "The bits", from `tests/golden/make_products.py`.
 
-use nearfield_kernels::{KernelSet, WeightFormat, WeightMatrix};
+use nearfield_kernels::{Fp8Scales, KernelSet, WeightFormat, WeightMatrix};
 
 use crate::products::product;
 
 /// One product with what it must give.
 struct Case {
     format: WeightFormat,
-    scale: f32,
+    /// What comes before the colon of the scales, and the scales.
+    scales: (String, Vec<f32>),
     rows: usize,
     columns: usize,
     weights: Vec<u8>,
@@ -26,10 +27,11 @@ fn cases() -> Vec<Case> {
 fn case(head: &str, weights: &str, values: &str, wanted: &str) -> Case {
     let head: Vec<&str> = head.split(' ').collect();
     let format = WeightFormat::ALL.into_iter().find(|format| format.name() == head[0]);
+    let (kind, scales) = head[1].split_once(':').unwrap_or(("", head[1]));
     let byte = |pair: &[u8; 2]| u8::from_str_radix(str::from_utf8(pair).unwrap(), 16).unwrap();
     Case {
         format: format.unwrap(),
-        scale: head[1].parse().unwrap(),
+        scales: (kind.to_owned(), scales.split(',').map(|scale| scale.parse().unwrap()).collect()),
         rows: head[2].parse().unwrap(),
         columns: head[3].parse().unwrap(),
         weights: weights.as_bytes().as_chunks().0.iter().map(byte).collect(),
@@ -48,11 +50,19 @@ fn case(head: &str, weights: &str, values: &str, wanted: &str) -> Case {
 #[test]
 fn every_product_is_what_numpy_makes_of_the_text() {
     let cases = cases();
-    assert_eq!(cases.len(), WeightFormat::ALL.len(), "one for each format");
+    assert_eq!(
+        cases.len(),
+        WeightFormat::ALL.len() + 2,
+        "one for each format, and FP8's three kinds of scales"
+    );
     for case in cases {
         let name = case.format.name();
         let weights = WeightMatrix::new(case.format, case.rows, case.columns, &case.weights).unwrap();
-        let weights = weights.with_scale(case.scale);
+        let weights = match (case.scales.0.as_str(), &case.scales.1) {
+            ("rows", scales) => weights.with_scales(Fp8Scales::Rows(scales)).unwrap(),
+            ("blocks", scales) => weights.with_scales(Fp8Scales::Blocks(scales)).unwrap(),
+            (_, scales) => weights.with_scale(scales[0]),
+        };
         for set in KernelSet::available() {
             let got = product(set, &weights, &case.values, false, 1);
             assert_eq!(got.len(), case.wanted.len());

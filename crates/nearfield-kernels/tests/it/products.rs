@@ -4,21 +4,26 @@ use nearfield_kernels::{
 };
 
 /// A small generator, so that failures repeat.
-struct Random(u64);
+pub(crate) struct Random(pub(crate) u64);
 
 impl Random {
-    fn next(&mut self) -> u32 {
+    pub(crate) fn next(&mut self) -> u32 {
         self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 33) as u32
     }
 
-    fn unit(&mut self) -> f32 {
+    pub(crate) fn unit(&mut self) -> f32 {
         f32::from_bits(0x3F80_0000 | (self.next() & 0x007F_FFFF)) - 1.5
     }
 }
 
 /// Random blocks whose scales are finite: every code value occurs, exponents stay in a range that cannot overflow.
-fn random_weights(format: WeightFormat, rows: usize, columns: usize, random: &mut Random) -> Vec<u8> {
+pub(crate) fn random_weights(
+    format: WeightFormat,
+    rows: usize,
+    columns: usize,
+    random: &mut Random,
+) -> Vec<u8> {
     let mut bytes: Vec<u8> =
         (0..rows * format.row_bytes(columns).unwrap()).map(|_| random.next() as u8).collect();
     let halves: &[usize] = match format {
@@ -40,6 +45,7 @@ fn random_weights(format: WeightFormat, rows: usize, columns: usize, random: &mu
             WeightFormat::F16 if block[1] & 0x7C == 0x7C => block[1] &= 0xBF,
             WeightFormat::F32 => block.copy_from_slice(&random.unit().to_le_bytes()),
             WeightFormat::Bf16 => block.copy_from_slice(&random.unit().to_le_bytes()[2..]),
+            WeightFormat::F8E4M3 if block[0] & 0x7F == 0x7F => block[0] ^= 1,
             WeightFormat::Mxfp4 if block[0] > 200 => block[0] = 127,
             WeightFormat::Nvfp4 => {
                 for scale in &mut block[..4] {
