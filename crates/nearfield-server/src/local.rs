@@ -51,6 +51,8 @@ pub struct Prepared {
     pub kernels: &'static str,
     /// Whether it has a chat template that can be used. Base models have none: they continue text.
     pub chat: bool,
+    /// What is wrong with a chat template that cannot be used; `None` for base models, which have none.
+    pub template_problem: Option<String>,
     /// Whether it can fill in what stands between two texts.
     pub fill_in_the_middle: bool,
     /// The time that loading took, whenever that was.
@@ -88,6 +90,7 @@ impl LocalBackend {
             plan: *lease.engine().plan(),
             kernels: lease.engine().kernels().name(),
             chat: lease.text().chat_template().is_some(),
+            template_problem: lease.text().template_problem().map(|problem| problem.to_string()),
             fill_in_the_middle: lease.text().tokenizer().fill_in_the_middle().is_some(),
             load_time: lease.load_time(),
         })

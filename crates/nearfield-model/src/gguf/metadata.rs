@@ -243,7 +243,14 @@ impl<'a> Metadata<'a> {
             return Ok(None);
         };
         let bytes = self.bytes.get(entry.range.clone()).unwrap_or_default();
-        read_value(&mut Cursor::new(bytes), entry.value_type, &entry.key).map(Some)
+        let mut cursor = Cursor::new(bytes);
+        if entry.value_type != ValueType::Array {
+            return read_value(&mut cursor, entry.value_type, &entry.key).map(Some);
+        }
+        // The index knows where the array ends: no second walk over a vocabulary's strings.
+        let (element_type, length) = (read_type(&mut cursor, &entry.key)?, cursor.u64(VALUE)? as usize);
+        let bytes = cursor.take(cursor.remaining() as u64, VALUE)?;
+        Ok(Some(Value::Array(Array { element_type, length, bytes, key: &entry.key })))
     }
 
     /// The value of a key as `T`, if the key is there. Integer types stand for each other where the number fits.

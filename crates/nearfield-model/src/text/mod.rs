@@ -57,6 +57,14 @@ impl Text {
         }
     }
 
+    /// Why messages cannot be written with the model's chat template although it has one. `None` for base models too.
+    pub fn template_problem(&self) -> Option<TextError> {
+        match &self.template {
+            Template::Bad { problem } => Some(TextError::BadTemplate { problem: problem.clone() }),
+            Template::None | Template::Good(_) => None,
+        }
+    }
+
     /// The tokens that end an answer.
     pub fn stop_tokens(&self) -> &StopTokens {
         &self.stop_tokens

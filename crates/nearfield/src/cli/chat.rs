@@ -2,14 +2,14 @@
 
 use std::fs;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, anyhow};
 use clap::Args;
 use nearfield_api::{Prompt, Request};
 use nearfield_hub::Installed;
-use nearfield_model::Text;
+use nearfield_model::{Text, TextError};
+use nearfield_server::local::Prepared;
 
 use super::options::{AnswerArgs, ConfigArgs, EngineArgs};
-use super::run::template_problem;
 use crate::answer::{Ending, ask};
 use crate::app::App;
 use crate::chat::{Conversation, Editor, HELP, Input, Slash};
@@ -61,12 +61,14 @@ impl ChatCommand {
         let config = self.config.load()?;
         let hub = app.hub()?;
         let installed = local_model(app, &config, &hub, &self.model, !self.no_pull, interrupted()).await?;
-        check_template(installed.as_ref())?;
         let mut engine = self.engine.options(&config.local);
         engine.slots = 1;
         let opened = Box::pin(Opened::new(app, config, hub, engine, true)).await?;
         let result = match opened.prepare(installed.as_ref(), interrupted()).await {
-            Ok(_) => Box::pin(self.converse(app, &opened)).await,
+            Ok(prepared) => match refusal(installed.as_ref(), prepared) {
+                Some(error) => Err(error),
+                None => Box::pin(self.converse(app, &opened)).await,
+            },
             Err(error) => Err(error),
         };
         opened.close().await?;
@@ -155,11 +157,14 @@ impl ChatCommand {
     }
 }
 
-/// A base model is refused before the first question.
-fn check_template(installed: Option<&Installed>) -> Result<()> {
-    let Some(installed) = installed else { return Ok(()) };
-    if let Some(problem) = template_problem(&Text::open(&installed.path)?) {
-        bail!("{}: {problem}", installed.name);
+/// A base model, or one whose text side is damaged, is refused before the first question.
+fn refusal(installed: Option<&Installed>, prepared: Option<Prepared>) -> Option<anyhow::Error> {
+    let Some(prepared) = prepared else {
+        return installed.and_then(|installed| Text::open(&installed.path).err()).map(Into::into);
+    };
+    if prepared.chat {
+        return None;
     }
-    Ok(())
+    let problem = prepared.template_problem.unwrap_or_else(|| TextError::NoChatTemplate.to_string());
+    Some(anyhow!("{}: {problem}", prepared.name))
 }

@@ -4,7 +4,8 @@ use anyhow::Result;
 use clap::Args;
 use nearfield_api::{FinishReason, Message, Prompt, Request, Role};
 use nearfield_hub::Installed;
-use nearfield_model::{ChatMessage, ChatOptions, Text, TextError};
+use nearfield_model::TextError;
+use nearfield_server::local::Prepared;
 
 use super::options::{AnswerArgs, ConfigArgs, EngineArgs};
 use crate::answer::{Answered, Ending, ask};
@@ -89,9 +90,9 @@ impl RunCommand {
         stdout: &mut Stdout,
     ) -> Result<Answered> {
         let prepared = opened.prepare(installed, stop_requested()).await?;
-        let chat = match installed.zip(prepared) {
+        let chat = match prepared {
             _ if self.raw || self.suffix.is_some() => false,
-            Some((installed, prepared)) if !prepared.chat => self.wants_chat(app, installed)?,
+            Some(prepared) if !prepared.chat => self.wants_chat(app, &prepared)?,
             _ => true,
         };
         let request = self.request(prompt, chat);
@@ -102,15 +103,16 @@ impl RunCommand {
     }
 
     /// Whether to treat the prompt as a message to a model whose chat template cannot be used.
-    fn wants_chat(&self, app: &App, installed: &Installed) -> Result<bool> {
-        match template_problem(&Text::open(&installed.path)?) {
-            None => Ok(true),
-            Some(problem) if self.answer.system.is_some() => {
-                Err(UsageError(format!("--system cannot be used with {}: {problem}", installed.name)).into())
+    fn wants_chat(&self, app: &App, prepared: &Prepared) -> Result<bool> {
+        let name = &prepared.name;
+        match &prepared.template_problem {
+            problem if self.answer.system.is_some() => {
+                let problem = problem.clone().unwrap_or_else(|| TextError::NoChatTemplate.to_string());
+                Err(UsageError(format!("--system cannot be used with {name}: {problem}")).into())
             }
-            Some(TextError::NoChatTemplate) => Ok(false),
+            None => Ok(false),
             Some(problem) => {
-                app.note(&format!("{}: {problem}; the text is continued instead", installed.name));
+                app.note(&format!("{name}: {problem}; the text is continued instead"));
                 Ok(false)
             }
         }
@@ -159,13 +161,4 @@ impl RunCommand {
             Ending::Failed(error) => Err(error.into()),
         }
     }
-}
-
-/// Why a model cannot be given messages; `None` when it can.
-pub(super) fn template_problem(text: &Text) -> Option<TextError> {
-    if text.chat_template().is_some() {
-        return None;
-    }
-    let message = ChatMessage { role: "user".to_owned(), content: "?".to_owned(), name: None };
-    text.encode_chat(&[message], &ChatOptions::default()).err()
 }

@@ -1,5 +1,6 @@
 //! Loads one model: plan first, then room, then the engine.
 
+use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
@@ -37,8 +38,7 @@ impl Models {
         let began = Instant::now();
         let Installed { name, path, bytes, .. } = installed;
         tracing::info!(model = name, bytes, "loading a model");
-        let model = Arc::new(Model::open(&path).map_err(|error| model_error(&error))?);
-        let text = Text::open(&path).map_err(|error| model_error(&error))?;
+        let (model, text) = open(&path)?;
         let vocabulary = model.architecture().vocabulary_size;
         let unknown =
             (text.tokenizer().vocabulary_size()..vocabulary).filter_map(|id| u32::try_from(id).ok());
@@ -123,6 +123,22 @@ impl Models {
             _ => start_error(error),
         }
     }
+}
+
+/// Opens both sides of a model at once: a large vocabulary takes as long as everything else.
+fn open(path: &Path) -> Result<(Arc<Model>, Text), Error> {
+    std::thread::scope(|scope| {
+        let text = std::thread::Builder::new()
+            .name("nearfield-text".to_owned())
+            .spawn_scoped(scope, || Text::open(path));
+        let model = Model::open(path).map_err(|error| model_error(&error))?;
+        let text = match text.map(std::thread::ScopedJoinHandle::join) {
+            Ok(Ok(text)) => text,
+            // A system that refuses a thread may still have time; what panicked is asked again where it is reported.
+            Ok(Err(_)) | Err(_) => Text::open(path),
+        };
+        Ok((Arc::new(model), text.map_err(|error| model_error(&error))?))
+    })
 }
 
 /// Whether a plan gives what the model would have alone. A smaller cache is no loss as long as every slot can hold a
