@@ -12,7 +12,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("nearfield-quantize", &["nearfield-kernels", "nearfield-model", "nearfield-engine"]),
     ("nearfield-api", &[]),
     ("nearfield-providers", &["nearfield-api"]),
-    ("nearfield-router", &["nearfield-api"]),
+    ("nearfield-privacy", &[]),
+    ("nearfield-router", &["nearfield-api", "nearfield-privacy"]),
     ("nearfield-store", &["nearfield-api"]),
     ("nearfield-hub", &[]),
     (
@@ -22,6 +23,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "nearfield-model",
             "nearfield-engine",
             "nearfield-api",
+            "nearfield-privacy",
             "nearfield-providers",
             "nearfield-router",
             "nearfield-store",
@@ -36,6 +38,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "nearfield-engine",
             "nearfield-quantize",
             "nearfield-api",
+            "nearfield-privacy",
             "nearfield-providers",
             "nearfield-router",
             "nearfield-store",
@@ -54,6 +57,7 @@ const PURE: &[&str] = &[
     "nearfield-engine",
     "nearfield-quantize",
     "nearfield-api",
+    "nearfield-privacy",
     "nearfield-router",
 ];
 

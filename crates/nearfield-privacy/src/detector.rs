@@ -1,0 +1,408 @@
+//! One pass over a text: runs of letters and digits are classed as they go by, and only a run that could be part of
+//! something is looked at.
+
+use crate::context::{CARD, Context};
+use crate::entity::{DataClass, Entity, Span, settle};
+use crate::number::Number;
+use crate::terms::{Format, TermError, Terms};
+use crate::{dates, figures, labelled, lettered, net, phone, secrets};
+
+/// Finds personal data, identifiers and secrets. Made once, used from any thread.
+#[derive(Clone, Debug, Default)]
+pub struct Detector {
+    terms: Terms,
+    formats: Vec<Format>,
+    /// Bytes that a term or format may begin with; empty when there are none.
+    firsts: Vec<bool>,
+    ignored: Vec<Entity>,
+}
+
+const DIGIT: u8 = 1;
+const LETTER: u8 = 2;
+const MARK: u8 = 4;
+
+/// What each byte is to the pass.
+const KINDS: [u8; 256] = {
+    let mut kinds = [0u8; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        kinds[byte] = match byte as u8 {
+            b'0'..=b'9' => DIGIT,
+            b'A'..=b'Z' | b'a'..=b'z' | 0x80.. => LETTER,
+            b'@' | b':' | b'=' | b'-' | b'.' => MARK,
+            _ => 0,
+        };
+        byte += 1;
+    }
+    kinds
+};
+
+/// Runs of letters alone are looked at from here on: no word of prose is so long, and keys are.
+const LONG_RUN: usize = 16;
+
+impl Detector {
+    /// A detector with everything that is built in.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a term of the operator.
+    pub fn add_term(&mut self, term: &str, class: DataClass) -> Result<(), TermError> {
+        self.terms.add(term, class)?;
+        self.note_firsts();
+        Ok(())
+    }
+
+    /// Adds a format of the operator, for any entity.
+    pub fn add_format(&mut self, format: Format) {
+        self.formats.push(format);
+        self.note_firsts();
+    }
+
+    /// Leaves findings of a kind out.
+    pub fn ignore(&mut self, entity: Entity) {
+        self.ignored.push(entity);
+    }
+
+    fn note_firsts(&mut self) {
+        self.firsts =
+            (0..=255u8).map(|byte| self.formats.iter().any(|format| format.begins_with(byte))).collect();
+        for first in self.terms.firsts() {
+            for byte in [first, first.to_ascii_uppercase()] {
+                if let Some(may) = self.firsts.get_mut(usize::from(byte)) {
+                    *may = true;
+                }
+            }
+        }
+    }
+
+    /// Everything found in a text, in order, without overlaps.
+    pub fn find(&self, text: &str) -> Vec<Span> {
+        let mut spans = Vec::new();
+        self.find_into(text, &mut spans);
+        spans
+    }
+
+    /// Puts everything found in a text into `spans`, which is emptied first.
+    pub fn find_into(&self, text: &str, spans: &mut Vec<Span>) {
+        spans.clear();
+        let mut pass = Pass { text: text.as_bytes(), detector: self, spans, seen_to: 0 };
+        pass.run();
+        if !self.ignored.is_empty() {
+            spans.retain(|span| !self.ignored.contains(&span.entity));
+        }
+        settle(spans);
+    }
+
+    /// Everything found in a text that is the value of a field: the field's name stands before it as a word would.
+    pub fn find_in_field(&self, field: &str, text: &str, spans: &mut Vec<Span>) {
+        if !text.bytes().any(|byte| byte.is_ascii_digit() || byte == b'@' || byte == b':')
+            && text.len() < LONG_RUN
+            && self.firsts.is_empty()
+        {
+            spans.clear();
+            return;
+        }
+        let mut from = field.len().saturating_sub(48);
+        while !field.is_char_boundary(from) {
+            from += 1;
+        }
+        let label = field.len() - from + 2;
+        let mut joined = String::with_capacity(label + text.len());
+        joined.push_str(&field[from..]);
+        joined.push_str(": ");
+        joined.push_str(text);
+        self.find_into(&joined, spans);
+        spans.retain_mut(|span| {
+            span.start = span.start.max(label) - label;
+            span.end = span.end.saturating_sub(label);
+            span.start < span.end
+        });
+    }
+}
+
+/// One pass over one text.
+struct Pass<'a> {
+    text: &'a [u8],
+    detector: &'a Detector,
+    spans: &'a mut Vec<Span>,
+    /// Everything before this byte belongs to what was found already.
+    seen_to: usize,
+}
+
+impl Pass<'_> {
+    fn run(&mut self) {
+        let text = self.text;
+        let own = !self.detector.firsts.is_empty();
+        let mut at = 0;
+        // The last run of letters and digits.
+        let mut last = (0, 0);
+        while at < text.len() {
+            let start = at;
+            let mut kinds = 0;
+            while let Some(&byte) = text.get(at) {
+                let kind = KINDS[usize::from(byte)];
+                if kind & (DIGIT | LETTER) == 0 {
+                    break;
+                }
+                kinds |= kind;
+                at += 1;
+            }
+            if at > start {
+                if own && self.detector.firsts[usize::from(text[start])] {
+                    self.operators(start);
+                }
+                if (kinds & DIGIT != 0 || at - start >= LONG_RUN) && start >= self.seen_to {
+                    self.token(start, at, kinds);
+                }
+                last = (start, at);
+            }
+            // Marks are few; most bytes between words are blanks.
+            while let Some(&byte) = text.get(at) {
+                let kind = KINDS[usize::from(byte)];
+                if kind & (DIGIT | LETTER) != 0 {
+                    break;
+                }
+                if kind == MARK {
+                    self.mark(byte, at, last);
+                }
+                at += 1;
+            }
+        }
+    }
+
+    fn found(&mut self, span: Span) {
+        self.seen_to = self.seen_to.max(span.end);
+        self.spans.push(span);
+    }
+
+    /// Terms and formats of the operator at the beginning of a word.
+    fn operators(&mut self, start: usize) {
+        let formats = self.detector.formats.iter().filter_map(|format| format.at(self.text, start));
+        self.spans.extend(formats.chain(self.detector.terms.at(self.text, start)));
+    }
+
+    /// A byte that may belong to an address, a key or an assignment.
+    fn mark(&mut self, byte: u8, at: usize, last: (usize, usize)) {
+        let text = self.text;
+        match byte {
+            b'@' => self.spans.extend(net::email(text, at)),
+            b'.' => {
+                let (start, end) = last;
+                if end == at && end - start == 3 && text[start..end].eq_ignore_ascii_case(b"www") {
+                    self.spans.extend(net::www(text, start));
+                }
+            }
+            b'-' => {
+                if text[at..].starts_with(b"-----BEGIN ")
+                    && let Some(span) = secrets::private_key(text, at)
+                {
+                    self.found(span);
+                }
+            }
+            b':' | b'=' => {
+                if byte == b':' && text[at..].starts_with(b"://") {
+                    net::url(text, at, self.spans);
+                } else if byte == b':'
+                    && text.get(at + 1).is_some_and(|next| next.is_ascii_hexdigit() || *next == b':')
+                {
+                    let known = self.spans.last().is_some_and(|span| span.end > at);
+                    if !known {
+                        self.spans.extend(net::ipv6(text, at));
+                    }
+                }
+                // A quote may stand between a name and its colon.
+                let near = last.1 == at || (last.1 + 1 == at && matches!(text[last.1], b'"' | b'\'' | b' '));
+                if near && (3..=12).contains(&(last.1 - last.0)) {
+                    self.spans.extend(secrets::assigned(text, &text[last.0..last.1], &text[..last.0], at));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// A run of letters and digits with a digit in it, or a long one.
+    fn token(&mut self, start: usize, end: usize, kinds: u8) {
+        let text = self.text;
+        if let Some(span) = secrets::key(text, start, end) {
+            return self.found(span);
+        }
+        if text[start].is_ascii_digit() {
+            if let Some(span) = self.figures(start, end, kinds) {
+                self.found(span);
+            }
+            return;
+        }
+        if kinds & DIGIT == 0 {
+            return;
+        }
+        let mixed = lettered::identifier(text, start, end)
+            .or_else(|| (end - start == 2).then(|| net::mac(text, start)).flatten())
+            .or_else(|| (end - start == 4).then(|| lettered::hyphened_mbi(text, start)).flatten())
+            .or_else(|| labelled::labelled(text, start, end));
+        if let Some(span) = mixed {
+            self.found(span);
+        }
+    }
+
+    /// A run that begins with a digit: the surest recognisers first.
+    fn figures(&self, start: usize, end: usize, kinds: u8) -> Option<Span> {
+        let text = self.text;
+        if kinds & LETTER != 0 {
+            let mixed = lettered::identifier(text, start, end)
+                .or_else(|| (end - start == 2).then(|| net::mac(text, start)).flatten())
+                .or_else(|| (end - start == 4).then(|| lettered::hyphened_mbi(text, start)).flatten());
+            if mixed.is_some() {
+                return mixed;
+            }
+        }
+        let number = Number::at(text, start);
+        let len = number.len(0);
+        let lone = number.count() == 1;
+        if lone
+            && kinds & LETTER == 0
+            && len <= 2
+            && !text.get(end).is_some_and(|byte| matches!(byte, b':' | b'-' | b' ' | b's' | b't'))
+        {
+            // By far the most common figure: a small number that stands alone.
+            return self.small(&number);
+        }
+        if len == 2
+            && let Some(span) = net::mac(text, start)
+        {
+            return Some(span);
+        }
+        if len <= 3
+            && text.get(start + len) == Some(&b'.')
+            && let Some(span) = net::ipv4(text, start)
+        {
+            return Some(span);
+        }
+        if len == 6
+            && let Some(span) = figures::finnish(text, start)
+        {
+            return Some(span);
+        }
+        let context = Context::before(text, start);
+        if let Some(span) = figures::card(text, &number) {
+            // Where nothing speaks of a card, a national number whose own word stands before it is meant.
+            let other = if context.near(CARD) { None } else { figures::national(text, &number, context) };
+            return other.or(Some(span));
+        }
+        dates::date(text, &number, context)
+            .or_else(|| figures::ssn(text, &number, context))
+            .or_else(|| if number.total(8) >= 8 { figures::national(text, &number, context) } else { None })
+            .or_else(|| if len == 2 { lettered::spaced_nino(text, start) } else { None })
+            .or_else(|| labelled::labelled(text, start, end))
+            .or_else(|| phone::phone(text, &number, context))
+            .or_else(|| dates::zip(text, &number, context))
+            .or_else(|| dates::age(text, &number, context))
+    }
+
+    /// One or two figures alone: a day beside a month, an age.
+    fn small(&self, number: &Number) -> Option<Span> {
+        let context = Context::before(self.text, number.start);
+        dates::date(self.text, number, context).or_else(|| dates::age(self.text, number, context))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn kinds(text: &str) -> Vec<(Entity, &str)> {
+        Detector::new().find(text).iter().map(|span| (span.entity, &text[span.start..span.end])).collect()
+    }
+
+    #[test]
+    fn finds_what_stands_in_prose() {
+        let text = "Call me at +46 (0)8 928 571 38, mail jo.d+x@example.co.uk; card 4111 1111 1111 1111.";
+        assert_eq!(
+            kinds(text),
+            [
+                (Entity::Phone, "+46 (0)8 928 571 38"),
+                (Entity::Email, "jo.d+x@example.co.uk"),
+                (Entity::CreditCard, "4111 1111 1111 1111"),
+            ]
+        );
+        assert_eq!(
+            kinds("SSN: 123-45-6789, born 5 May 1975"),
+            [(Entity::UsSsn, "123-45-6789"), (Entity::BirthDate, "5 May 1975"),]
+        );
+        assert_eq!(
+            kinds("from 10.0.0.1 via fe80::1ff:fe23:4567:890a and 00:1B:44:11:3A:B7"),
+            [
+                (Entity::IpAddress, "10.0.0.1"),
+                (Entity::IpAddress, "fe80::1ff:fe23:4567:890a"),
+                (Entity::MacAddress, "00:1B:44:11:3A:B7"),
+            ]
+        );
+    }
+
+    #[test]
+    fn finds_secrets() {
+        assert_eq!(kinds("key AKIAIOSFODNN7EXAMPLE."), [(Entity::ApiKey, "AKIAIOSFODNN7EXAMPLE")]);
+        assert_eq!(
+            kinds("export TOKEN=ghp_abcdefghijklmnopqrstuvwxyz0123456789"),
+            [(Entity::ApiKey, "ghp_abcdefghijklmnopqrstuvwxyz0123456789"),]
+        );
+        assert_eq!(kinds("password: hunter2!"), [(Entity::Credential, "hunter2!")]);
+        assert_eq!(kinds("postgres://me:s3cret@db/x"), [(Entity::Credential, "postgres://me:s3cret@db/x")]);
+        let pem = "-----BEGIN RSA PRIVATE KEY-----\nMIIE-x\n-----END RSA PRIVATE KEY-----";
+        assert_eq!(kinds(&format!("a {pem} b")), [(Entity::PrivateKey, pem)]);
+        assert_eq!(kinds("password: required"), []);
+        assert_eq!(kinds("let token = parser.next_token();"), []);
+    }
+
+    #[test]
+    fn finds_health_identifiers_by_their_labels() {
+        for (text, entity, value) in [
+            ("MRN: 00-12-34-56", Entity::Mrn, "00-12-34-56"),
+            ("medical record number is A1234567", Entity::Mrn, "A1234567"),
+            ("Health plan ID HP-2837461", Entity::HealthPlan, "HP-2837461"),
+            ("bank account number 0012345678", Entity::BankAccount, "0012345678"),
+            ("license plate 7ABC123", Entity::LicensePlate, "7ABC123"),
+            ("driver's license number is 2270-66-1551", Entity::DriverLicense, "2270-66-1551"),
+            ("device serial number SN-93842-X", Entity::DeviceId, "SN-93842-X"),
+            ("fingerprint id FP-99821", Entity::Biometric, "FP-99821"),
+            ("aged 93", Entity::Age, "93"),
+            ("VIN 1M8GDM9AXKP042788", Entity::Vin, "1M8GDM9AXKP042788"),
+        ] {
+            assert_eq!(kinds(text), [(entity, value)], "{text}");
+        }
+    }
+
+    #[test]
+    fn fields_are_context() {
+        let mut spans = Vec::new();
+        Detector::new().find_in_field("patientMrn", "12345678", &mut spans);
+        assert_eq!(spans.len(), 1);
+        assert_eq!((spans[0].start, spans[0].end, spans[0].entity), (0, 8, Entity::Mrn));
+        Detector::new().find_in_field("count", "12345678", &mut spans);
+        assert!(spans.is_empty());
+    }
+
+    #[test]
+    fn numbers_of_daily_life_are_left_alone() {
+        for text in [
+            "version 1.2.3.4 of 3 apples, 100 000 000 people, 3... 2... 1... liftoff, 12:30, 50%",
+            "at 99449 18 McPherson Road, 370 3911 Fourth Avenue",
+            "std::fmt::Display, a::b, x[12:34], 0x1234, 1234567890",
+        ] {
+            assert_eq!(kinds(text), [], "{text}");
+        }
+    }
+
+    #[test]
+    fn every_span_is_a_span_of_the_text() {
+        use proptest::prelude::*;
+        proptest!(ProptestConfig::with_cases(2000), |(text in "(\\PC|[0-9@:.+( )-]|https://|MRN |tel ){0,60}")| {
+            let mut last = 0;
+            for span in Detector::new().find(&text) {
+                prop_assert!(span.start >= last && span.start < span.end);
+                prop_assert!(text.get(span.start..span.end).is_some(), "{span:?}");
+                last = span.end;
+            }
+        });
+    }
+}

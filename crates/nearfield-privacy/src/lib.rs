@@ -1,0 +1,22 @@
+//! Finds personal data, health identifiers and secrets in text, masks them, and restores what was masked.
+//!
+//! Everything here is a pure function of its input: no files, no network, no clock. Detection is patterns, check digits
+//! and the words beside a value; names of persons and places are not found by it.
+
+mod checks;
+mod context;
+mod dates;
+mod detector;
+mod entity;
+mod figures;
+mod labelled;
+mod lettered;
+mod net;
+mod number;
+mod phone;
+mod secrets;
+mod terms;
+
+pub use detector::Detector;
+pub use entity::{ClassSet, DataClass, Entity, Span};
+pub use terms::{Format, TermError};
