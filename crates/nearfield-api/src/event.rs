@@ -2,6 +2,10 @@
 
 use std::time::Duration;
 
+use serde_json::Value;
+
+use crate::{Opaque, Usage};
+
 /// One step of an answer. A stream is `Started`, any number of `Delta`s, one `Finished` for each choice, and `Done`;
 /// or it ends early with an error. A stream that stops without `Done` or an error was cut.
 #[derive(Clone, Debug, PartialEq)]
@@ -22,6 +26,47 @@ pub enum Event {
         text: String,
         /// One entry for each token of this delta, when they were asked for.
         logprobs: Vec<TokenLogprob>,
+    },
+    /// What the model says instead of an answer.
+    Refusal {
+        /// Which answer, from 0.
+        choice: u32,
+        /// More of its text.
+        text: String,
+    },
+    /// More of what the model thinks before or between the parts of its answer.
+    Reasoning {
+        /// Which answer, from 0.
+        choice: u32,
+        /// More of the text that is shown; may be empty.
+        text: String,
+        /// What must come back with the conversation, unread. It ends a piece of reasoning.
+        opaque: Option<Opaque>,
+    },
+    /// More of a call of a tool. The first event of a call has its name; its arguments are those of all its events,
+    /// joined.
+    ToolCall {
+        /// Which answer, from 0.
+        choice: u32,
+        /// Which call of the answer, from 0.
+        index: u32,
+        /// The call's id, in its first event.
+        id: Option<String>,
+        /// The tool's name, in its first event.
+        name: Option<String>,
+        /// More of the arguments' JSON text.
+        arguments: String,
+        /// What must come back with the call, unread.
+        opaque: Option<Opaque>,
+    },
+    /// A part of the answer that only the backend's own dialect has, such as what its own tools found.
+    Other {
+        /// Which answer, from 0.
+        choice: u32,
+        /// The dialect that it belongs to.
+        dialect: crate::Dialect,
+        /// The part, or a piece of one.
+        value: Value,
     },
     /// One choice is complete.
     Finished {
@@ -71,6 +116,10 @@ pub enum FinishReason {
     ContentFilter,
     /// The model calls tools.
     ToolCalls,
+    /// The model refuses.
+    Refusal,
+    /// The provider paused a long answer of its own tools; sent back as it is, it goes on.
+    Paused,
 }
 
 impl FinishReason {
@@ -78,8 +127,9 @@ impl FinishReason {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Stop => "stop",
-            Self::Length => "length",
-            Self::ContentFilter => "content_filter",
+            // A paused answer is as incomplete as one that met its limit.
+            Self::Length | Self::Paused => "length",
+            Self::ContentFilter | Self::Refusal => "content_filter",
             Self::ToolCalls => "tool_calls",
         }
     }
@@ -107,31 +157,4 @@ pub struct TokenAlternative {
     pub bytes: Option<Vec<u8>>,
     /// Natural logarithm of its probability.
     pub logprob: f32,
-}
-
-/// Tokens of a request in disjoint buckets: their sum is the provider's total.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Usage {
-    /// Prompt tokens that were read at full price.
-    pub input: u64,
-    /// Prompt tokens that a cache spared.
-    pub cached_input: u64,
-    /// Generated tokens, without reasoning.
-    pub output: u64,
-    /// Generated tokens of hidden reasoning.
-    pub reasoning: u64,
-    /// Whether the backend counted them; `false` marks an estimate of ours.
-    pub measured: bool,
-}
-
-impl Usage {
-    /// All prompt tokens.
-    pub const fn prompt_tokens(&self) -> u64 {
-        self.input.saturating_add(self.cached_input)
-    }
-
-    /// All generated tokens.
-    pub const fn completion_tokens(&self) -> u64 {
-        self.output.saturating_add(self.reasoning)
-    }
 }

@@ -2,16 +2,36 @@
 //!
 //! No I/O happens here. The wire codecs translate between these types and a dialect's JSON, purely.
 
+mod answer;
 mod backend;
+mod count;
+mod dialect;
 mod error;
 mod event;
+mod fields;
+mod message;
+mod options;
+mod plain;
 mod request;
+mod strings;
+mod usage;
+mod wire;
 
+pub mod anthropic;
+pub mod gemini;
 pub mod json;
 pub mod openai;
 pub mod sse;
 
+pub use answer::AnswerDecoder;
 pub use backend::{Backend, EventStream, Locality, ModelInfo};
+pub use dialect::{Dialect, Extra};
 pub use error::{Error, ErrorKind};
-pub use event::{EngineFacts, Event, FinishReason, TokenAlternative, TokenLogprob, Usage, Work};
-pub use request::{Message, Prompt, Request, Role, Sampling};
+pub use event::{EngineFacts, Event, FinishReason, TokenAlternative, TokenLogprob, Work};
+pub use message::{
+    Content, Media, MediaSource, Message, Opaque, Part, Reasoning, Role, ToolCall, ToolResult,
+};
+pub use options::{Function, JsonSchema, Labels, OutputFormat, ReasoningOptions, Tool, ToolChoice};
+pub use request::{Prompt, Request, Sampling};
+pub use strings::{Place, visit_value};
+pub use usage::{Modalities, Usage};

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use crate::{Dialect, Extra, Labels, Message, OutputFormat, ReasoningOptions, Tool, ToolChoice};
+
 /// One request. Built by a codec from a wire dialect or by the command line; what a backend does not support is an
 /// error of kind [`crate::ErrorKind::InvalidRequest`], never ignored.
 #[derive(Clone, Debug, PartialEq)]
@@ -10,6 +12,16 @@ pub struct Request {
     pub model: String,
     /// What to continue or answer.
     pub prompt: Prompt,
+    /// What the model may call.
+    pub tools: Vec<Tool>,
+    /// Whether and which tools it shall call.
+    pub tool_choice: Option<ToolChoice>,
+    /// Whether it may call several tools at once.
+    pub parallel_tools: Option<bool>,
+    /// The form of the answer.
+    pub format: Option<OutputFormat>,
+    /// How to think before the answer.
+    pub reasoning: ReasoningOptions,
     /// How tokens are chosen.
     pub sampling: Sampling,
     /// The largest number of tokens to generate for each choice; `None` leaves it to the backend's context.
@@ -22,6 +34,37 @@ pub struct Request {
     pub choices: u32,
     /// Whether the caller wants the answer in pieces. Backends may use it as a hint; events are the same.
     pub stream: bool,
+    /// What the caller sent for bookkeeping.
+    pub labels: Labels,
+    /// The dialect that the request came in, to which all `extra` fields and `Other` values in it belong. `None` when
+    /// it has none.
+    pub origin: Option<Dialect>,
+    /// Fields of the body that only this dialect knows.
+    pub extra: Extra,
+}
+
+impl Request {
+    /// A request that asks for nothing but an answer.
+    pub fn new(model: impl Into<String>, prompt: Prompt) -> Self {
+        Self {
+            model: model.into(),
+            prompt,
+            tools: Vec::new(),
+            tool_choice: None,
+            parallel_tools: None,
+            format: None,
+            reasoning: ReasoningOptions::default(),
+            sampling: Sampling::default(),
+            max_tokens: None,
+            stop: Vec::new(),
+            logprobs: None,
+            choices: 1,
+            stream: false,
+            labels: Labels::default(),
+            origin: None,
+            extra: Extra::new(),
+        }
+    }
 }
 
 /// What a request starts from.
@@ -40,38 +83,13 @@ pub enum Prompt {
     Tokens(Vec<u32>),
 }
 
-/// One message of a conversation.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Message {
-    /// Who speaks.
-    pub role: Role,
-    /// The text.
-    pub content: String,
-    /// The speaker's name, where the dialect has one.
-    pub name: Option<String>,
-}
-
-/// Who speaks in a conversation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Role {
-    /// Instructions.
-    System,
-    /// Instructions, in the newer spelling.
-    Developer,
-    /// The person or program that asks.
-    User,
-    /// The model.
-    Assistant,
-}
-
-impl Role {
-    /// The role's name on the wire.
-    pub const fn as_str(self) -> &'static str {
+impl Prompt {
+    /// Bytes of content: of text, and four for each token id.
+    pub fn bytes(&self) -> usize {
         match self {
-            Self::System => "system",
-            Self::Developer => "developer",
-            Self::User => "user",
-            Self::Assistant => "assistant",
+            Self::Chat(messages) => messages.iter().map(Message::bytes).sum(),
+            Self::Text { text, suffix } => text.len() + suffix.as_ref().map_or(0, String::len),
+            Self::Tokens(tokens) => tokens.len().saturating_mul(4),
         }
     }
 }

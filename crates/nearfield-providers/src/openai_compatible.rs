@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nearfield_api::openai::{Endpoint, MaxTokensField, UpstreamOptions, decode_models, encode_request};
-use nearfield_api::{Backend, Error, ErrorKind, EventStream, Locality, ModelInfo, Request};
+use nearfield_api::{Backend, Error, ErrorKind, EventStream, Labels, Locality, ModelInfo, Request};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
@@ -137,7 +137,9 @@ impl Backend for OpenAiCompatible {
         models
     }
 
-    async fn generate(&self, request: Request) -> Result<EventStream, Error> {
+    async fn generate(&self, mut request: Request) -> Result<EventStream, Error> {
+        // The caller's labels may name a person; nobody has decided that this backend may see them.
+        request.labels = Labels::default();
         let model = self.upstream_model(&request.model)?;
         let options =
             UpstreamOptions { model: model.clone(), stream: true, max_tokens_field: self.max_tokens_field };

@@ -121,6 +121,7 @@ impl Backend for LocalBackend {
     }
 
     async fn generate(&self, request: Request) -> Result<EventStream, Error> {
+        request.require_text_only()?;
         let stop =
             StopMatcher::new(&request.stop).map_err(|error| Error::invalid("stop", error.to_string()))?;
         let lease = self.models.lease(&request.model).await?;

@@ -29,7 +29,13 @@ CHOSEN = [
     ("aws", "bedrock", "meta.llama3-1-8b-instruct-v1:0"),
 ]
 DATED = re.compile(r"-(\d{4}-\d{2}-\d{2}|\d{8})$")
-KINDS = [("input_mtok", "input"), ("cache_read_mtok", "cached_input"), ("output_mtok", "output")]
+KINDS = [
+    ("input_mtok", "input"),
+    ("cache_read_mtok", "cached_input"),
+    ("cache_write_mtok", "cache_write"),
+    ("cache_write_1h_mtok", "cache_write_1h"),
+    ("output_mtok", "output"),
+]
 
 HEADER = """\
 # US dollars for a million tokens of text at the public standard tier. Written by generate.py from genai-prices

@@ -63,9 +63,14 @@ pub(crate) async fn open(folder: &Path) -> Result<Database, StoreError> {
 }
 
 fn migrations() -> Migrator {
-    let first = include_str!("../migrations/0001_ledger.sql");
-    let simple = MigrationType::Simple;
-    Migrator::with_migrations(vec![Migration::new(1, "ledger".into(), simple, first.into_sql_str(), false)])
+    let files = [
+        (1, "ledger", include_str!("../migrations/0001_ledger.sql")),
+        (5, "cache writes", include_str!("../migrations/0005_cache_writes.sql")),
+    ];
+    let migrations = files.map(|(version, name, text)| {
+        Migration::new(version, name.into(), MigrationType::Simple, text.into_sql_str(), false)
+    });
+    Migrator::with_migrations(migrations.to_vec())
 }
 
 /// Moves the write-ahead log into the database, before the journal that could restore it goes.
@@ -163,7 +168,8 @@ async fn end_attempt(
     ended: &AttemptEnded,
 ) -> Result<(), StoreError> {
     let statement = "UPDATE attempts SET outcome = $3, cost = $4, price = $5, duration = $6, input_tokens = $7, \
-                     cached_input_tokens = $8, output_tokens = $9, reasoning_tokens = $10, measured = $11 \
+                     cached_input_tokens = $8, output_tokens = $9, reasoning_tokens = $10, measured = $11, \
+                     cache_write_tokens = $12, cache_write_1h_tokens = $13, unattributed_tokens = $14 \
                      WHERE request_id = $1 AND position = $2 AND outcome IS NULL";
     let usage = ended.usage.as_ref();
     sqlx::query(statement)
@@ -178,6 +184,9 @@ async fn end_attempt(
         .bind(count(usage, |usage| usage.output))
         .bind(count(usage, |usage| usage.reasoning))
         .bind(usage.map(|usage| usage.measured))
+        .bind(count(usage, |usage| usage.cache_write))
+        .bind(count(usage, |usage| usage.cache_write_1h))
+        .bind(count(usage, |usage| usage.unattributed))
         .execute(&mut **transaction)
         .await?;
     Ok(())
@@ -187,7 +196,8 @@ async fn end_request(transaction: &mut Transaction<'_, Sqlite>, ended: &Ended) -
     let statement = "UPDATE requests SET outcome = $2, reason = COALESCE($3, reason), ttft = $4, duration = $5, \
                      cost = $6, counterfactual_cost = $7, counterfactual_price = $8, energy_joules = $9, \
                      numerics = $10, input_tokens = $11, cached_input_tokens = $12, output_tokens = $13, \
-                     reasoning_tokens = $14, measured = $15 WHERE id = $1 AND outcome IS NULL";
+                     reasoning_tokens = $14, measured = $15, cache_write_tokens = $16, \
+                     cache_write_1h_tokens = $17, unattributed_tokens = $18 WHERE id = $1 AND outcome IS NULL";
     let usage = ended.usage.as_ref();
     let counterfactual = ended.counterfactual.as_ref();
     sqlx::query(statement)
@@ -206,6 +216,9 @@ async fn end_request(transaction: &mut Transaction<'_, Sqlite>, ended: &Ended) -
         .bind(count(usage, |usage| usage.output))
         .bind(count(usage, |usage| usage.reasoning))
         .bind(usage.map(|usage| usage.measured))
+        .bind(count(usage, |usage| usage.cache_write))
+        .bind(count(usage, |usage| usage.cache_write_1h))
+        .bind(count(usage, |usage| usage.unattributed))
         .execute(&mut **transaction)
         .await?;
     Ok(())

@@ -43,6 +43,10 @@ struct Rates {
     input: u64,
     /// A provider that publishes no price for cached input charges it like input.
     cached_input: u64,
+    /// Input that is also written to a cache; like input where no price is published.
+    cache_write: u64,
+    /// The same for a cache that lives for an hour; like the shorter one where no price is published.
+    cache_write_1h: u64,
     output: u64,
 }
 
@@ -110,6 +114,8 @@ struct FilePrice {
     effective_from: Option<Date>,
     input: f64,
     cached_input: Option<f64>,
+    cache_write: Option<f64>,
+    cache_write_1h: Option<f64>,
     output: f64,
     long: Option<FileLong>,
 }
@@ -120,6 +126,8 @@ struct FileLong {
     above_prompt_tokens: u64,
     input: f64,
     cached_input: Option<f64>,
+    cache_write: Option<f64>,
+    cache_write_1h: Option<f64>,
     output: f64,
 }
 
@@ -130,8 +138,8 @@ impl Prices {
     }
 
     /// Reads a table in the layout of the built-in one: `[[model]]` with `name` and optional `aliases`, each with one
-    /// or more `[[model.price]]` of `input`, `cached_input`, `output` (dollars for a million tokens), an optional
-    /// `effective_from`, and optional `long` rates.
+    /// or more `[[model.price]]` of `input`, `cached_input`, `cache_write`, `cache_write_1h`, `output` (dollars
+    /// for a million tokens), an optional `effective_from`, and optional `long` rates.
     pub fn from_toml(text: &str) -> Result<Self, PriceError> {
         let file: FileTable = toml::from_str(text)?;
         let models = file.model.into_iter().map(Model::from_file).collect::<Result<_, _>>()?;
@@ -178,7 +186,7 @@ impl Prices {
 
 impl Model {
     fn from_file(file: FileModel) -> Result<Self, PriceError> {
-        let rates = |input: f64, cached: Option<f64>, output: f64| {
+        let rates = |input: f64, cached: Option<f64>, write: [Option<f64>; 2], output: f64| {
             let nanos = |value: f64| {
                 if (0.0..=1e6).contains(&value) {
                     Ok((value * 1e9).round() as u64)
@@ -189,6 +197,8 @@ impl Model {
             Ok::<_, PriceError>(Rates {
                 input: nanos(input)?,
                 cached_input: nanos(cached.unwrap_or(input))?,
+                cache_write: nanos(write[0].unwrap_or(input))?,
+                cache_write_1h: nanos(write[1].or(write[0]).unwrap_or(input))?,
                 output: nanos(output)?,
             })
         };
@@ -200,13 +210,22 @@ impl Model {
             }
             let long = match &price.long {
                 Some(long) => {
-                    Some((long.above_prompt_tokens, rates(long.input, long.cached_input, long.output)?))
+                    let write = [long.cache_write, long.cache_write_1h];
+                    Some((
+                        long.above_prompt_tokens,
+                        rates(long.input, long.cached_input, write, long.output)?,
+                    ))
                 }
                 None => None,
             };
             history.push(Entry {
                 effective_from: price.effective_from,
-                rates: rates(price.input, price.cached_input, price.output)?,
+                rates: rates(
+                    price.input,
+                    price.cached_input,
+                    [price.cache_write, price.cache_write_1h],
+                    price.output,
+                )?,
                 long,
             });
         }
@@ -237,8 +256,12 @@ impl Rates {
         let part = |tokens: u64, rate: u64| u128::from(tokens) * u128::from(rate);
         let millionths = part(usage.input, self.input)
             .saturating_add(part(usage.cached_input, self.cached_input))
+            .saturating_add(part(usage.cache_write, self.cache_write))
+            .saturating_add(part(usage.cache_write_1h, self.cache_write_1h))
             .saturating_add(part(usage.output, self.output))
-            .saturating_add(part(usage.reasoning, self.output));
+            .saturating_add(part(usage.reasoning, self.output))
+            // What nobody names is charged at the highest rate, so that no budget is overrun unseen.
+            .saturating_add(part(usage.unattributed, self.output));
         NanoDollars(i64::try_from(millionths.saturating_add(500_000) / 1_000_000).unwrap_or(i64::MAX))
     }
 }
@@ -265,7 +288,7 @@ mod tests {
     }
 
     fn usage(input: u64, cached_input: u64, output: u64, reasoning: u64) -> Usage {
-        Usage { input, cached_input, output, reasoning, measured: true }
+        Usage { input, cached_input, output, reasoning, measured: true, ..Usage::default() }
     }
 
     fn nanos(model: &str, usage: Usage, time: &str) -> Option<i64> {

@@ -143,9 +143,13 @@ fn usage(row: &SqliteRow) -> Result<Option<Usage>, sqlx::Error> {
     Ok(Some(Usage {
         input: number(row, "input_tokens")?,
         cached_input: number(row, "cached_input_tokens")?,
+        cache_write: number(row, "cache_write_tokens")?,
+        cache_write_1h: number(row, "cache_write_1h_tokens")?,
+        unattributed: number(row, "unattributed_tokens")?,
         output: number(row, "output_tokens")?,
         reasoning: number(row, "reasoning_tokens")?,
         measured,
+        ..Usage::default()
     }))
 }
 

@@ -79,6 +79,13 @@ pub(crate) struct Ended {
 pub(crate) struct Tokens {
     pub(crate) input: u64,
     pub(crate) cached_input: u64,
+    // Journals of the first version do not have the next three.
+    #[serde(default)]
+    pub(crate) cache_write: u64,
+    #[serde(default)]
+    pub(crate) cache_write_1h: u64,
+    #[serde(default)]
+    pub(crate) unattributed: u64,
     pub(crate) output: u64,
     pub(crate) reasoning: u64,
     pub(crate) measured: bool,
@@ -86,8 +93,16 @@ pub(crate) struct Tokens {
 
 impl From<Usage> for Tokens {
     fn from(usage: Usage) -> Self {
-        let Usage { input, cached_input, output, reasoning, measured } = usage;
-        Self { input, cached_input, output, reasoning, measured }
+        Self {
+            input: usage.input,
+            cached_input: usage.cached_input,
+            cache_write: usage.cache_write,
+            cache_write_1h: usage.cache_write_1h,
+            unattributed: usage.unattributed,
+            output: usage.output,
+            reasoning: usage.reasoning,
+            measured: usage.measured,
+        }
     }
 }
 
@@ -173,7 +188,16 @@ mod tests {
                         id,
                         outcome: Outcome::Error("upstream".to_owned()),
                         reason: None,
-                        usage: Some(Tokens { input, cached_input, output, reasoning, measured: true }),
+                        usage: Some(Tokens {
+                            input,
+                            cached_input,
+                            cache_write: 0,
+                            cache_write_1h: 1,
+                            unattributed: 2,
+                            output,
+                            reasoning,
+                            measured: true,
+                        }),
                         ttft_us: None,
                         duration_us: time,
                         cost: Some(NanoDollars(cost)),

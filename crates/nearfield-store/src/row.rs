@@ -199,6 +199,9 @@ fn serialize_usage<M: SerializeMap>(map: &mut M, usage: Option<&Usage>) -> Resul
     map.serialize_entry("cached_input_tokens", &usage.map(|usage| usage.cached_input))?;
     map.serialize_entry("output_tokens", &usage.map(|usage| usage.output))?;
     map.serialize_entry("reasoning_tokens", &usage.map(|usage| usage.reasoning))?;
+    map.serialize_entry("cache_write_tokens", &usage.map(|usage| usage.cache_write))?;
+    map.serialize_entry("cache_write_1h_tokens", &usage.map(|usage| usage.cache_write_1h))?;
+    map.serialize_entry("unattributed_tokens", &usage.map(|usage| usage.unattributed))?;
     map.serialize_entry("measured", &usage.map(|usage| usage.measured))
 }
 

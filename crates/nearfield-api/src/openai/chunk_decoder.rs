@@ -3,8 +3,8 @@
 use serde_json::Value;
 
 use super::upstream_error::decode_stream_error;
-use super::{finish_reason, logprobs, usage};
-use crate::{Error, ErrorKind, Event, FinishReason, Prompt, Request, Usage};
+use super::{delta, finish_reason, logprobs, usage};
+use crate::{Error, ErrorKind, Event, FinishReason, Request, Usage};
 
 /// Turns the chunks of one stream into events.
 ///
@@ -27,11 +27,12 @@ pub struct ChunkDecoder {
     usage: Option<Usage>,
 }
 
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct ChoiceState {
     finished: bool,
     /// The last chunk had an empty string as its reason: some servers know no other.
     blank_reason: bool,
+    calls: delta::Calls,
 }
 
 /// Which form the choices have.
@@ -51,7 +52,7 @@ impl ChunkDecoder {
             choices: vec![ChoiceState::default(); request.choices as usize],
             alternatives: request.logprobs.unwrap_or(0).into(),
             max_tokens: request.max_tokens,
-            prompt_bytes: prompt_bytes(&request.prompt),
+            prompt_bytes: request.prompt.bytes(),
             answer_bytes: 0,
             started: false,
             has_token: false,
@@ -124,23 +125,36 @@ impl ChunkDecoder {
             None | Some(Value::Null) => 0,
             Some(index) => index.as_u64().ok_or_else(|| malformed("a choice has no sound index"))?,
         };
-        let (index, state) = usize::try_from(index)
+        let (index, finished) = usize::try_from(index)
             .ok()
-            .and_then(|at| Some((at, *self.choices.get(at)?)))
+            .and_then(|at| Some((at, self.choices.get(at)?.finished)))
             .ok_or_else(|| malformed("it has more choices than were asked for"))?;
         let message = value.get("delta").or_else(|| value.get("message")).unwrap_or(value);
         if form == Form::Whole && value.get("message").is_none() && value.get("text").is_none() {
             return Err(malformed("a choice has no message"));
         }
-        let text = text(message)?;
+        let before = events.len();
+        let pieces = delta::Pieces { choice: index as u32, whole: form == Form::Whole, message };
+        pieces.reasoning(events);
+        let text = delta::text(message)?;
         let logprobs = logprobs::decode(value.get("logprobs"), self.alternatives);
-        self.has_token |= !text.is_empty() || !logprobs.is_empty() || has_hidden_tokens(message);
         if !text.is_empty() || !logprobs.is_empty() {
-            if state.finished {
+            events.push(Event::Delta { choice: index as u32, text, logprobs });
+        }
+        pieces.refusal(events);
+        if let Some(state) = self.choices.get_mut(index) {
+            pieces.tool_calls(&mut state.calls, events)?;
+        }
+        if events.len() > before {
+            if finished {
                 return Err(malformed("text came after the end of its choice"));
             }
-            self.answer_bytes = self.answer_bytes.saturating_add(text.len());
-            events.push(Event::Delta { choice: index as u32, text, logprobs });
+            self.has_token = true;
+            let bytes = events.iter().skip(before).map(delta::bytes).sum();
+            self.answer_bytes = self.answer_bytes.saturating_add(bytes);
+        }
+        if value.get("delta").is_some() || value.get("message").is_some() {
+            pieces.others(events);
         }
         let reason = value.get("finish_reason").and_then(Value::as_str);
         // Some servers repeat the reason in the chunk that brings the usage.
@@ -205,44 +219,6 @@ impl ChunkDecoder {
             ..Usage::default()
         }
     }
-}
-
-fn prompt_bytes(prompt: &Prompt) -> usize {
-    match prompt {
-        Prompt::Chat(messages) => messages.iter().map(|message| message.content.len()).sum(),
-        Prompt::Text { text, suffix } => text.len() + suffix.as_ref().map_or(0, String::len),
-        Prompt::Tokens(tokens) => tokens.len().saturating_mul(4),
-    }
-}
-
-/// The text of a delta, of a message, or of a choice of the completions route.
-fn text(message: &Value) -> Result<String, Error> {
-    let mut text = String::new();
-    // A refusal is what the model answers instead.
-    for name in ["content", "text", "refusal"] {
-        match message.get(name) {
-            None | Some(Value::Null) => {}
-            Some(Value::String(piece)) => text.push_str(piece),
-            Some(Value::Array(parts)) => {
-                for part in
-                    parts.iter().filter(|part| part.get("type").and_then(Value::as_str) == Some("text"))
-                {
-                    text.push_str(part.get("text").and_then(Value::as_str).unwrap_or_default());
-                }
-            }
-            Some(_) => return Err(malformed("a choice has text that is no text")),
-        }
-    }
-    Ok(text)
-}
-
-/// Whether a delta shows that tokens are produced which are not part of the answer's text.
-fn has_hidden_tokens(message: &Value) -> bool {
-    ["reasoning_content", "reasoning", "tool_calls"].iter().any(|name| match message.get(name) {
-        Some(Value::String(text)) => !text.is_empty(),
-        Some(Value::Array(items)) => !items.is_empty(),
-        _ => false,
-    })
 }
 
 pub(crate) fn malformed(what: &str) -> Error {

@@ -2,10 +2,10 @@
 
 use serde_json::Value;
 
-use super::fields::{Fields, invalid_value, out_of_range, too_many, unsupported, wrong_type};
 use super::{Limits, StreamOptions, sampling};
+use crate::fields::{Fields, invalid_value, out_of_range, too_many, unsupported, wrong_type};
 use crate::json::parse_json;
-use crate::{Error, Prompt, Request};
+use crate::{Dialect, Error, Prompt, Request};
 
 /// What `max_tokens` is when a completions request does not say, in this dialect.
 pub const COMPLETIONS_DEFAULT_MAX_TOKENS: u32 = 16;
@@ -30,9 +30,8 @@ pub fn parse_completions_request(body: &[u8], limits: &Limits) -> Result<(Reques
         "only 1 or the value of `n` is",
     )?;
     let (stream, options) = sampling::stream(&mut fields)?;
+    fields.drop_if("service_tier", |value| matches!(value.as_str(), Some("auto" | "default")));
     let request = Request {
-        model,
-        prompt,
         sampling: sampling::sampling(&mut fields, limits)?,
         max_tokens: Some(fields.count("max_tokens", 1)?.unwrap_or(COMPLETIONS_DEFAULT_MAX_TOKENS)),
         stop: sampling::stop(&mut fields, limits)?,
@@ -41,9 +40,11 @@ pub fn parse_completions_request(body: &[u8], limits: &Limits) -> Result<(Reques
             .and_then(|top| u8::try_from(top).ok()),
         choices,
         stream,
+        labels: sampling::labels(&mut fields)?,
+        origin: Some(Dialect::OpenAiChat),
+        extra: fields.rest(),
+        ..Request::new(model, prompt)
     };
-    sampling::bookkeeping(&mut fields)?;
-    fields.finish()?;
     Ok((request, options))
 }
 

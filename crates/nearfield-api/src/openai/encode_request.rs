@@ -1,11 +1,10 @@
 //! Writes a request for a backend of this dialect.
 
-use std::collections::BTreeMap;
+use serde_json::{Map, Value, json};
 
-use serde::Serialize;
-
-use super::reply::encode;
-use crate::{Error, ErrorKind, Message, Prompt, Request};
+use super::{encode_messages, tools};
+use crate::wire::{carry_extra, number_value, put, put_number};
+use crate::{Dialect, Error, ErrorKind, Labels, Prompt, Request};
 
 /// The name under which a chat backend takes the token limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -18,7 +17,7 @@ pub enum MaxTokensField {
 }
 
 /// What is not in the request but on the wire.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct UpstreamOptions {
     /// The model's name at the backend.
     pub model: String,
@@ -28,98 +27,23 @@ pub struct UpstreamOptions {
     pub max_tokens_field: MaxTokensField,
 }
 
-#[derive(Serialize)]
-struct Body<'a> {
-    model: &'a str,
-    #[serde(flatten)]
-    prompt: WirePrompt<'a>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    max_tokens: Option<u32>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    max_completion_tokens: Option<u32>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    temperature: Option<f32>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    top_p: Option<f32>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    top_k: Option<u32>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    min_p: Option<f32>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    repetition_penalty: Option<f32>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    presence_penalty: Option<f32>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    frequency_penalty: Option<f32>,
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    logit_bias: &'a BTreeMap<u32, f32>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    seed: Option<i64>,
-    #[serde(skip_serializing_if = "<[String]>::is_empty")]
-    stop: &'a [String],
-    #[serde(skip_serializing_if = "Option::is_none")]
-    n: Option<u32>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    logprobs: Option<WireLogprobs>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    top_logprobs: Option<u8>,
-    stream: bool,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    stream_options: Option<WireStreamOptions>,
-}
-
-#[derive(Serialize)]
-#[serde(untagged)]
-enum WirePrompt<'a> {
-    Chat {
-        messages: Vec<WireMessage<'a>>,
-    },
-    Text {
-        prompt: &'a str,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        suffix: Option<&'a str>,
-    },
-}
-
-#[derive(Serialize)]
-struct WireMessage<'a> {
-    role: &'static str,
-    content: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    name: Option<&'a str>,
-}
-
-#[derive(Serialize)]
-#[serde(untagged)]
-enum WireLogprobs {
-    /// Chat: whether.
-    Wanted(bool),
-    /// Completions: how many alternatives.
-    Count(u8),
-}
-
-#[derive(Serialize)]
-struct WireStreamOptions {
-    include_usage: bool,
-}
-
-impl<'a> From<&'a Message> for WireMessage<'a> {
-    fn from(message: &'a Message) -> Self {
-        Self { role: message.role.as_str(), content: &message.content, name: message.name.as_deref() }
-    }
-}
-
 /// Writes the body for the route [`super::Endpoint::of`] the prompt. Only what the request sets is written.
 ///
 /// # Errors
-/// [`ErrorKind::InvalidRequest`] for a prompt of token ids: ids mean something in one vocabulary only, and nothing
-/// proves that the backend has the same.
+/// [`ErrorKind::InvalidRequest`] for what this dialect cannot say, and for a prompt of token ids: ids mean something
+/// in one vocabulary only, and nothing proves that the backend has the same.
 pub fn encode_request(request: &Request, options: &UpstreamOptions) -> Result<String, Error> {
-    let prompt = match &request.prompt {
+    let mut body = Map::new();
+    put(&mut body, "model", Some(options.model.as_str()));
+    let chat = matches!(request.prompt, Prompt::Chat(_));
+    match &request.prompt {
         Prompt::Chat(messages) => {
-            WirePrompt::Chat { messages: messages.iter().map(WireMessage::from).collect() }
+            body.insert("messages".to_owned(), encode_messages::encode(messages, request)?);
         }
-        Prompt::Text { text, suffix } => WirePrompt::Text { prompt: text, suffix: suffix.as_deref() },
+        Prompt::Text { text, suffix } => {
+            put(&mut body, "prompt", Some(text.as_str()));
+            put(&mut body, "suffix", suffix.as_deref());
+        }
         Prompt::Tokens(_) => {
             return Err(Error::new(
                 ErrorKind::InvalidRequest,
@@ -128,33 +52,57 @@ pub fn encode_request(request: &Request, options: &UpstreamOptions) -> Result<St
             )
             .with_param("prompt"));
         }
-    };
-    let chat = matches!(prompt, WirePrompt::Chat { .. });
+    }
+    tools::encode(&mut body, request)?;
     let new_name = chat && options.max_tokens_field == MaxTokensField::MaxCompletionTokens;
+    let limit = if new_name { "max_completion_tokens" } else { "max_tokens" };
+    put(&mut body, limit, request.max_tokens);
+    sampling(&mut body, request);
+    put(&mut body, "n", Some(request.choices).filter(|n| *n != 1));
+    if chat {
+        put(&mut body, "logprobs", request.logprobs.map(|_| true));
+        put(&mut body, "top_logprobs", request.logprobs);
+    } else {
+        put(&mut body, "logprobs", request.logprobs);
+    }
+    encode_labels(&mut body, &request.labels);
+    put(&mut body, "stream", Some(options.stream));
+    if options.stream {
+        body.insert("stream_options".to_owned(), json!({"include_usage": true}));
+    }
+    carry_extra(&mut body, &request.extra, request, Dialect::OpenAiChat)?;
+    Ok(Value::Object(body).to_string())
+}
+
+/// How tokens are chosen, and what ends the answer.
+fn sampling(body: &mut Map<String, Value>, request: &Request) {
     let sampling = &request.sampling;
-    encode(&Body {
-        model: &options.model,
-        prompt,
-        max_tokens: request.max_tokens.filter(|_| !new_name),
-        max_completion_tokens: request.max_tokens.filter(|_| new_name),
-        temperature: sampling.temperature,
-        top_p: sampling.top_p,
-        top_k: sampling.top_k,
-        min_p: sampling.min_p,
-        repetition_penalty: sampling.repetition_penalty,
-        presence_penalty: sampling.presence_penalty,
-        frequency_penalty: sampling.frequency_penalty,
-        logit_bias: &sampling.logit_bias,
-        seed: sampling.seed.map(u64::cast_signed),
-        stop: &request.stop,
-        n: Some(request.choices).filter(|n| *n != 1),
-        logprobs: request
-            .logprobs
-            .map(|count| if chat { WireLogprobs::Wanted(true) } else { WireLogprobs::Count(count) }),
-        top_logprobs: request.logprobs.filter(|_| chat),
-        stream: options.stream,
-        stream_options: options.stream.then_some(WireStreamOptions { include_usage: true }),
-    })
+    put_number(body, "temperature", sampling.temperature);
+    put_number(body, "top_p", sampling.top_p);
+    put(body, "top_k", sampling.top_k);
+    put_number(body, "min_p", sampling.min_p);
+    put_number(body, "repetition_penalty", sampling.repetition_penalty);
+    put_number(body, "presence_penalty", sampling.presence_penalty);
+    put_number(body, "frequency_penalty", sampling.frequency_penalty);
+    if !sampling.logit_bias.is_empty() {
+        let bias: Map<_, _> = sampling
+            .logit_bias
+            .iter()
+            .map(|(token, bias)| (token.to_string(), number_value(*bias)))
+            .collect();
+        body.insert("logit_bias".to_owned(), Value::Object(bias));
+    }
+    put(body, "seed", sampling.seed.map(u64::cast_signed));
+    put(body, "stop", Some(request.stop.clone()).filter(|stop| !stop.is_empty()));
+}
+
+/// The caller's labels, in the names of OpenAI's dialects.
+pub(crate) fn encode_labels(body: &mut Map<String, Value>, labels: &Labels) {
+    put(body, "user", labels.user.as_deref());
+    put(body, "safety_identifier", labels.safety_identifier.as_deref());
+    put(body, "prompt_cache_key", labels.prompt_cache_key.as_deref());
+    put(body, "metadata", labels.metadata.clone());
+    put(body, "store", labels.store);
 }
 
 #[cfg(test)]

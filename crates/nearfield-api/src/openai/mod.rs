@@ -11,21 +11,25 @@
 //! not known, are errors that name it. Towards a backend it is lenient in form (absent, null or odd optional fields)
 //! and strict in substance (an answer that was cut is never taken for a whole one).
 
+mod answer_extras;
 mod chat_request;
 mod chunk_decoder;
 mod completions_request;
+mod delta;
+mod encode_messages;
 mod encode_request;
 mod error_body;
-mod fields;
 mod finish_reason;
 mod limits;
 mod logprobs;
+mod messages;
 mod models;
 mod reply;
 mod reply_decoder;
 mod retry_after;
 mod sampling;
 mod stream_encoder;
+pub(crate) mod tools;
 mod upstream_error;
 mod usage;
 

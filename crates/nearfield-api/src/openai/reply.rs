@@ -4,6 +4,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::Endpoint;
+use super::answer_extras::AnswerExtras;
 use super::logprobs::{ChatLogprobs, Offset, TextLogprobs};
 use super::usage::WireUsage;
 use crate::{Error, ErrorKind, Event, FinishReason, Request, TokenLogprob, Usage};
@@ -43,6 +44,7 @@ impl ReplyHead {
 #[derive(Clone, Debug, Default)]
 struct Choice {
     text: String,
+    extras: AnswerExtras,
     logprobs: Vec<TokenLogprob>,
     reason: Option<FinishReason>,
 }
@@ -78,6 +80,10 @@ impl ReplyCollector {
                 choice.logprobs.extend(logprobs);
             }
             Event::Finished { choice, reason } => self.running(choice)?.reason = Some(reason),
+            Event::Refusal { choice, .. }
+            | Event::Reasoning { choice, .. }
+            | Event::ToolCall { choice, .. }
+            | Event::Other { choice, .. } => self.running(choice)?.extras.take(event)?,
             Event::Done { usage, .. } => {
                 if self.choices.iter().any(|choice| choice.reason.is_none()) {
                     return Err(disorder("the end before each choice had ended"));
@@ -150,7 +156,12 @@ impl ReplyCollector {
             .zip(&self.choices)
             .map(|(index, choice)| ChatChoice {
                 index,
-                message: Message { role: "assistant", content: &choice.text, refusal: () },
+                message: Message {
+                    role: "assistant",
+                    content: Some(choice.text.as_str())
+                        .filter(|text| !text.is_empty() || choice.extras.is_empty()),
+                    extras: &choice.extras,
+                },
                 logprobs: self.head.logprobs.then_some(ChatLogprobs(&choice.logprobs)),
                 finish_reason: choice.reason.map(FinishReason::as_str),
             })
@@ -181,8 +192,9 @@ struct ChatChoice<'a> {
 #[derive(Serialize)]
 struct Message<'a> {
     role: &'static str,
-    content: &'a str,
-    refusal: (),
+    content: Option<&'a str>,
+    #[serde(flatten)]
+    extras: &'a AnswerExtras,
 }
 
 #[derive(Serialize)]

@@ -6,12 +6,19 @@ use serde_json::{Value, json};
 use super::*;
 use crate::{Error, ErrorKind, Prompt, Request, Role};
 
+/// Reads a chat as a backend for nothing but text takes it.
 fn chat(body: &Value) -> Result<(Request, StreamOptions), Error> {
-    parse_chat_request(body.to_string().as_bytes(), &Limits::default())
+    plain(parse_chat_request(body.to_string().as_bytes(), &Limits::default()))
 }
 
 fn completions(body: &Value) -> Result<(Request, StreamOptions), Error> {
-    parse_completions_request(body.to_string().as_bytes(), &Limits::default())
+    plain(parse_completions_request(body.to_string().as_bytes(), &Limits::default()))
+}
+
+fn plain(parsed: Result<(Request, StreamOptions), Error>) -> Result<(Request, StreamOptions), Error> {
+    let parsed = parsed?;
+    parsed.0.require_text_only()?;
+    Ok(parsed)
 }
 
 /// A chat body with more fields.
@@ -58,12 +65,12 @@ fn a_full_chat_request() {
     assert_eq!(options, StreamOptions { include_usage: true });
     let Prompt::Chat(messages) = &request.prompt else { panic!("not a conversation") };
     assert_eq!(
-        messages.iter().map(|m| (m.role, m.content.as_str(), m.name.as_deref())).collect::<Vec<_>>(),
+        messages.iter().map(|m| (m.role, m.text().into_owned(), m.name.as_deref())).collect::<Vec<_>>(),
         [
-            (Role::Developer, "be brief", None),
-            (Role::System, "a\nb", None),
-            (Role::User, "hi", Some("ann")),
-            (Role::Assistant, "ho", None)
+            (Role::Developer, "be brief".to_owned(), None),
+            (Role::System, "a\nb".to_owned(), None),
+            (Role::User, "hi".to_owned(), Some("ann")),
+            (Role::Assistant, "ho".to_owned(), None)
         ]
     );
     assert_eq!(request.sampling.temperature, Some(0.0));
@@ -110,7 +117,15 @@ fn harmless_fields_are_accepted() {
     ] {
         let (request, _) = chat(&chat_with(extra.clone())).unwrap_or_else(|e| panic!("{extra}: {e}"));
         let (bare, _) = chat(&chat_with(json!({}))).unwrap();
-        assert_eq!(Request { max_tokens: None, ..request }, bare, "{extra}");
+        let request = Request {
+            max_tokens: None,
+            labels: bare.labels.clone(),
+            tool_choice: None,
+            parallel_tools: None,
+            format: None,
+            ..request
+        };
+        assert_eq!(request, bare, "{extra}");
     }
     for extra in
         [json!({"echo": false, "best_of": 1}), json!({"user": "u", "suffix": null, "logprobs": null})]
@@ -123,15 +138,14 @@ fn harmless_fields_are_accepted() {
 #[test]
 fn fields_that_change_the_answer_are_refused_by_name() {
     for (param, value) in [
-        ("tools", json!([{"type": "function"}])),
+        ("tools", json!([{"type": "function", "function": {"name": "f"}}])),
+        ("tools", json!([{"type": "web_search"}])),
         ("tool_choice", json!("required")),
         ("tool_choice", json!({"type": "function"})),
         ("functions", json!([{}])),
         ("function_call", json!({"name": "f"})),
-        ("parallel_tool_calls", json!("yes")),
         ("response_format", json!({"type": "json_object"})),
         ("response_format", json!({"type": "json_schema", "json_schema": {}})),
-        ("response_format", json!({"type": "text", "more": 1})),
         ("modalities", json!(["text", "audio"])),
         ("audio", json!({"voice": "x"})),
         ("prediction", json!({"type": "content"})),
@@ -255,6 +269,7 @@ fn messages_that_cannot_be_read() {
         (json!(["x"]), "messages[0]"),
         (json!([{"content": "x"}]), "messages[0].role"),
         (json!([{"role": "tool", "content": "x", "tool_call_id": "1"}]), "messages[0].role"),
+        (json!([{"role": "tool", "content": "x"}]), "messages[0].tool_call_id"),
         (json!([{"role": "king", "content": "x"}]), "messages[0].role"),
         (json!([{"role": "user"}]), "messages[0].content"),
         (json!([{"role": "user", "content": null}]), "messages[0].content"),
@@ -262,8 +277,12 @@ fn messages_that_cannot_be_read() {
         (json!([{"role": "user", "content": []}]), "messages[0].content"),
         (
             json!([{"role": "user", "content": "a"}, {"role": "assistant", "content": null,
-                "tool_calls": [{"id": "1"}]}]),
+                "tool_calls": [{"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}}]}]),
             "messages[1].tool_calls",
+        ),
+        (
+            json!([{"role": "assistant", "content": null, "tool_calls": [{"id": "1"}]}]),
+            "messages[0].tool_calls[0].function",
         ),
         (
             json!([{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:"}}]}]),

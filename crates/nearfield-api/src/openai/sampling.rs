@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use super::fields::{Fields, Range, invalid_value, number, too_many, unsupported, wrong_type};
 use super::{Limits, StreamOptions};
-use crate::{Error, Sampling};
+use crate::fields::{Fields, Range, invalid_value, number, too_many, unsupported, wrong_type};
+use crate::{Error, Labels, Sampling};
 
 const PENALTY: Range = Range { low: -2.0, high: 2.0 };
 const SHARE: Range = Range { low: 0.0, high: 1.0 };
@@ -119,18 +119,19 @@ pub(crate) fn stream(fields: &mut Fields) -> Result<(bool, StreamOptions), Error
     Ok((stream, StreamOptions { include_usage }))
 }
 
-/// Takes the fields that do not touch the answer: labels for the caller's own bookkeeping and hints to caches. Their
-/// types are checked all the same.
-pub(crate) fn bookkeeping(fields: &mut Fields) -> Result<(), Error> {
-    for name in ["user", "safety_identifier", "prompt_cache_key", "prompt_cache_retention"] {
-        fields.string(name)?;
-    }
-    if let Some(value) = fields.take("metadata").filter(|value| !value.is_object()) {
-        return Err(wrong_type("metadata", "an object", &value));
-    }
-    fields.bool("store")?;
-    match fields.string("service_tier")?.as_deref() {
-        None | Some("auto" | "default") => Ok(()),
-        Some(_) => Err(unsupported("service_tier", "only \"auto\" and \"default\" are")),
-    }
+/// The fields that do not touch the answer: labels for the caller's own bookkeeping and hints to caches.
+pub(crate) fn labels(fields: &mut Fields) -> Result<Labels, Error> {
+    let metadata = match fields.take("metadata") {
+        None => None,
+        Some(Value::Object(map)) => Some(map),
+        Some(other) => return Err(wrong_type("metadata", "an object", &other)),
+    };
+    fields.string("prompt_cache_retention")?;
+    Ok(Labels {
+        user: fields.string("user")?,
+        safety_identifier: fields.string("safety_identifier")?,
+        prompt_cache_key: fields.string("prompt_cache_key")?,
+        metadata,
+        store: fields.bool("store")?,
+    })
 }

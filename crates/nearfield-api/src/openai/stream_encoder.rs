@@ -1,8 +1,9 @@
 //! Writes an answer as a stream of chunks, in server-sent events.
 
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
+use super::answer_extras;
 use super::logprobs::{ChatLogprobs, Offset, TextLogprobs};
 use super::reply::{TextChoice, disorder, encode};
 use super::usage::WireUsage;
@@ -25,9 +26,11 @@ pub struct StreamEncoder {
     usage: Option<Usage>,
 }
 
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct ChoiceState {
     finished: bool,
+    /// Reasoning of which no value has come yet that must come back.
+    reasoning: String,
     offset: Offset,
 }
 
@@ -73,6 +76,8 @@ struct Delta<'a> {
     role: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     content: Option<&'a str>,
+    #[serde(flatten, skip_serializing_if = "Map::is_empty")]
+    extras: Map<String, Value>,
 }
 
 impl StreamEncoder {
@@ -94,6 +99,10 @@ impl StreamEncoder {
             Event::Started { model, .. } => self.started(model, out),
             Event::Delta { choice, text, logprobs } => self.delta(*choice, text, logprobs, out),
             Event::Finished { choice, reason } => self.finished(*choice, *reason, out),
+            Event::Refusal { choice, .. }
+            | Event::Reasoning { choice, .. }
+            | Event::ToolCall { choice, .. }
+            | Event::Other { choice, .. } => self.extras(*choice, event, out),
             Event::Done { usage, .. } => {
                 if self.choices.iter().any(|choice| !choice.finished) {
                     return Err(disorder("the end before each choice had ended"));
@@ -136,7 +145,7 @@ impl StreamEncoder {
             return Ok(());
         }
         for index in 0..self.head.choices {
-            let delta = Delta { role: Some("assistant"), content: Some("") };
+            let delta = Delta { role: Some("assistant"), content: Some(""), extras: Map::new() };
             let choice = ChatChoice { index, delta, logprobs: None, finish_reason: None };
             self.chunk(&[choice], None, None, out)?;
         }
@@ -160,7 +169,7 @@ impl StreamEncoder {
             Endpoint::Chat => {
                 let choice = ChatChoice {
                     index,
-                    delta: Delta { role: None, content: Some(text) },
+                    delta: Delta { content: Some(text), ..Delta::default() },
                     logprobs: with_logprobs.then_some(ChatLogprobs(tokens)),
                     finish_reason: None,
                 };
@@ -172,6 +181,17 @@ impl StreamEncoder {
                 self.chunk(&[choice], None, None, out)
             }
         }
+    }
+
+    /// Pieces that the completions route has no place for are left out there: only text can be asked for.
+    fn extras(&mut self, index: u32, event: &Event, out: &mut Vec<u8>) -> Result<(), Error> {
+        let extras = answer_extras::delta(event, &mut self.running(index)?.reasoning);
+        if self.head.endpoint == Endpoint::Completions || extras.is_empty() {
+            return Ok(());
+        }
+        let delta = Delta { extras, ..Delta::default() };
+        let choice = ChatChoice { index, delta, logprobs: None, finish_reason: None };
+        self.chunk(&[choice], None, None, out)
     }
 
     fn finished(&mut self, index: u32, reason: FinishReason, out: &mut Vec<u8>) -> Result<(), Error> {

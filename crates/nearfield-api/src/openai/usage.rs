@@ -3,7 +3,8 @@
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::Usage;
+use crate::count::Counts;
+use crate::{Modalities, Usage};
 
 /// Token counts as the dialect writes them: totals, with parts of them named below.
 #[derive(Clone, Copy, Debug, Serialize)]
@@ -18,11 +19,22 @@ pub(crate) struct WireUsage {
 #[derive(Clone, Copy, Debug, Serialize)]
 struct PromptDetails {
     cached_tokens: u64,
+    #[serde(skip_serializing_if = "is_zero")]
+    cache_write_tokens: u64,
+    #[serde(skip_serializing_if = "is_zero")]
+    audio_tokens: u64,
 }
 
 #[derive(Clone, Copy, Debug, Serialize)]
 struct CompletionDetails {
     reasoning_tokens: u64,
+    #[serde(skip_serializing_if = "is_zero")]
+    audio_tokens: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 impl From<Usage> for WireUsage {
@@ -30,9 +42,16 @@ impl From<Usage> for WireUsage {
         Self {
             prompt_tokens: usage.prompt_tokens(),
             completion_tokens: usage.completion_tokens(),
-            total_tokens: usage.prompt_tokens().saturating_add(usage.completion_tokens()),
-            prompt_tokens_details: PromptDetails { cached_tokens: usage.cached_input },
-            completion_tokens_details: CompletionDetails { reasoning_tokens: usage.reasoning },
+            total_tokens: usage.total_tokens(),
+            prompt_tokens_details: PromptDetails {
+                cached_tokens: usage.cached_input,
+                cache_write_tokens: usage.cache_write.saturating_add(usage.cache_write_1h),
+                audio_tokens: usage.modalities.audio_input,
+            },
+            completion_tokens_details: CompletionDetails {
+                reasoning_tokens: usage.reasoning,
+                audio_tokens: usage.modalities.audio_output,
+            },
         }
     }
 }
@@ -40,16 +59,9 @@ impl From<Usage> for WireUsage {
 /// Reads a `usage` object into disjoint buckets, whose sum is the provider's total.
 ///
 /// Servers differ in where hidden reasoning stands: inside `completion_tokens` (OpenAI), beside it (the total shows
-/// that), or nowhere but in the total (Gemini). Without both main counts there is no usage.
+/// that), or nowhere but in the total, which then stays unattributed. Without both main counts there is no usage.
 pub(crate) fn decode(value: &Value) -> Option<Usage> {
-    let count = |path: &[&str]| {
-        path.iter().try_fold(value, |value, name| value.get(name)).and_then(|number| {
-            // Some servers write counts as 12.0.
-            number.as_u64().or_else(|| {
-                number.as_f64().filter(|n| *n >= 0.0 && n.fract() == 0.0 && *n < 1e15).map(|n| n as u64)
-            })
-        })
-    };
+    let count = |path: &[&str]| value.count(path);
     let prompt = count(&["prompt_tokens"])?;
     let completion = count(&["completion_tokens"])?;
     let sum = prompt.checked_add(completion)?;
@@ -57,14 +69,30 @@ pub(crate) fn decode(value: &Value) -> Option<Usage> {
         .or_else(|| count(&["prompt_cache_hit_tokens"]))
         .unwrap_or(0)
         .min(prompt);
+    let cache_write =
+        count(&["prompt_tokens_details", "cache_write_tokens"]).unwrap_or(0).min(prompt - cached);
     let named = count(&["completion_tokens_details", "reasoning_tokens"]).unwrap_or(0);
-    let beyond = count(&["total_tokens"]).and_then(|total| total.checked_sub(sum)).unwrap_or(0);
-    let (output, reasoning) = if beyond > 0 || named > completion {
-        (completion, beyond.max(named))
-    } else {
-        (completion - named, named)
+    let total = count(&["total_tokens"]);
+    let beside = named > completion || (named > 0 && total == sum.checked_add(named));
+    let (output, reasoning) = if beside { (completion, named) } else { (completion - named, named) };
+    let usage = Usage {
+        input: prompt - cached - cache_write,
+        cached_input: cached,
+        cache_write,
+        output,
+        reasoning,
+        measured: true,
+        modalities: Modalities {
+            audio_input: count(&["prompt_tokens_details", "audio_tokens"]).unwrap_or(0),
+            image_input: count(&["prompt_tokens_details", "image_tokens"]).unwrap_or(0),
+            video_input: count(&["prompt_tokens_details", "video_tokens"]).unwrap_or(0),
+            audio_output: count(&["completion_tokens_details", "audio_tokens"]).unwrap_or(0),
+            image_output: count(&["completion_tokens_details", "image_tokens"]).unwrap_or(0),
+            ..Modalities::default()
+        },
+        ..Usage::default()
     };
-    Some(Usage { input: prompt - cached, cached_input: cached, output, reasoning, measured: true })
+    Some(usage.check_total(total))
 }
 
 #[cfg(test)]
@@ -74,18 +102,19 @@ mod tests {
 
     use super::*;
 
-    fn buckets(value: Value) -> Option<[u64; 4]> {
-        decode(&value).map(|usage| [usage.input, usage.cached_input, usage.output, usage.reasoning])
+    fn buckets(value: Value) -> Option<[u64; 5]> {
+        decode(&value)
+            .map(|usage| [usage.input, usage.cached_input, usage.output, usage.reasoning, usage.unattributed])
     }
 
     #[test]
     fn parts_are_taken_out_of_their_totals() {
         let value = json!({"prompt_tokens": 100, "completion_tokens": 50, "total_tokens": 150,
             "prompt_tokens_details": {"cached_tokens": 60}, "completion_tokens_details": {"reasoning_tokens": 20}});
-        assert_eq!(buckets(value), Some([40, 60, 30, 20]));
+        assert_eq!(buckets(value), Some([40, 60, 30, 20, 0]));
         assert_eq!(
             buckets(json!({"prompt_tokens": 9, "completion_tokens": 1, "prompt_cache_hit_tokens": 4})),
-            Some([5, 4, 1, 0])
+            Some([5, 4, 1, 0, 0])
         );
     }
 
@@ -93,10 +122,24 @@ mod tests {
     fn reasoning_beside_the_completion() {
         let value = json!({"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 45,
             "completion_tokens_details": {"reasoning_tokens": 30}});
-        assert_eq!(buckets(value), Some([10, 0, 5, 30]));
-        assert_eq!(
-            buckets(json!({"prompt_tokens": 35, "completion_tokens": 12, "total_tokens": 109})),
-            Some([35, 0, 12, 62])
+        assert_eq!(buckets(value), Some([10, 0, 5, 30, 0]));
+    }
+
+    #[test]
+    fn a_total_that_does_not_add_up_is_noted() {
+        let value = json!({"prompt_tokens": 35, "completion_tokens": 12, "total_tokens": 109});
+        let usage = decode(&value).unwrap();
+        assert_eq!((usage.unattributed, usage.total_tokens()), (62, 109));
+        assert!(usage.warning().unwrap().contains("109"));
+        let less =
+            decode(&json!({"prompt_tokens": 35, "completion_tokens": 12, "total_tokens": 40})).unwrap();
+        assert_eq!((less.unattributed, less.total_tokens()), (0, 47));
+        assert!(less.warning().is_some());
+        assert!(
+            decode(&json!({"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3}))
+                .unwrap()
+                .warning()
+                .is_none()
         );
     }
 
@@ -106,20 +149,21 @@ mod tests {
         assert_eq!(buckets(json!(null)), None);
         assert_eq!(buckets(json!({"prompt_tokens": 3})), None);
         assert_eq!(buckets(json!({"prompt_tokens": -3, "completion_tokens": 1})), None);
-        assert_eq!(buckets(json!({"prompt_tokens": 3.0, "completion_tokens": 1})), Some([3, 0, 1, 0]));
+        assert_eq!(buckets(json!({"prompt_tokens": 3.0, "completion_tokens": 1})), Some([3, 0, 1, 0, 0]));
         assert_eq!(
             buckets(json!({"prompt_tokens": 3, "completion_tokens": 1,
             "prompt_tokens_details": {"cached_tokens": 7}, "completion_tokens_details": null})),
-            Some([0, 3, 1, 0])
+            Some([0, 3, 1, 0, 0])
         );
         assert_eq!(buckets(json!({"prompt_tokens": u64::MAX, "completion_tokens": 1})), None);
     }
 
     proptest! {
         #[test]
-        fn what_is_written_is_read(input in 0..1u64 << 40, cached_input in 0..1u64 << 40, output in 0..1u64 << 40,
-            reasoning in 0..1u64 << 40) {
-            let usage = Usage { input, cached_input, output, reasoning, measured: true };
+        fn what_is_written_is_read(input in 0..1u64 << 40, cached_input in 0..1u64 << 40, cache_write in 0..1u64 << 40,
+            output in 0..1u64 << 40, reasoning in 0..1u64 << 40) {
+            let usage =
+                Usage { input, cached_input, cache_write, output, reasoning, measured: true, ..Usage::default() };
             let value = serde_json::to_value(WireUsage::from(usage)).unwrap();
             prop_assert_eq!(decode(&value), Some(usage));
         }
@@ -131,9 +175,7 @@ mod tests {
                 "total_tokens": prompt + completion + beyond,
                 "prompt_tokens_details": {"cached_tokens": cached},
                 "completion_tokens_details": {"reasoning_tokens": named.min(completion)}})).unwrap();
-            if beyond == 0 || beyond >= named.min(completion) {
-                prop_assert_eq!(usage.prompt_tokens() + usage.completion_tokens(), prompt + completion + beyond);
-            }
+            prop_assert_eq!(usage.total_tokens(), prompt + completion + beyond);
         }
     }
 }

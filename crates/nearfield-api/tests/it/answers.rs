@@ -6,7 +6,7 @@ use nearfield_api::openai::{
 };
 use nearfield_api::sse::{Decoder, SseEvent};
 use nearfield_api::{
-    Error, ErrorKind, Event, FinishReason, Prompt, Request, Sampling, TokenAlternative, TokenLogprob, Usage,
+    Error, ErrorKind, Event, FinishReason, Prompt, Request, TokenAlternative, TokenLogprob, Usage,
 };
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -31,7 +31,8 @@ fn logprob(token: &str, logprob: f32) -> TokenLogprob {
     }
 }
 
-const USAGE: Usage = Usage { input: 3, cached_input: 2, output: 4, reasoning: 1, measured: true };
+const USAGE: Usage =
+    Usage { input: 3, cached_input: 2, output: 4, reasoning: 1, measured: true, ..Usage::NONE };
 
 fn two_choices() -> Vec<Event> {
     vec![
@@ -231,19 +232,11 @@ fn answer(choices: u32) -> impl Strategy<Value = Vec<Event>> {
 }
 
 fn request(endpoint: Endpoint, choices: u32, logprobs: bool) -> Request {
-    Request {
-        model: "asked".into(),
-        prompt: match endpoint {
-            Endpoint::Chat => Prompt::Chat(Vec::new()),
-            Endpoint::Completions => Prompt::Text { text: String::new(), suffix: None },
-        },
-        sampling: Sampling::default(),
-        max_tokens: None,
-        stop: Vec::new(),
-        logprobs: logprobs.then_some(2),
-        choices,
-        stream: true,
-    }
+    let prompt = match endpoint {
+        Endpoint::Chat => Prompt::Chat(Vec::new()),
+        Endpoint::Completions => Prompt::Text { text: String::new(), suffix: None },
+    };
+    Request { logprobs: logprobs.then_some(2), choices, stream: true, ..Request::new("asked", prompt) }
 }
 
 /// What survives the wire: minus infinity becomes the dialect's lowest number, and the form of completions knows no

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use nearfield_api::openai::{ChunkDecoder, decode_error, decode_reply};
 use nearfield_api::sse::Decoder;
-use nearfield_api::{ErrorKind, Event, FinishReason, Prompt, Request, Sampling, Usage};
+use nearfield_api::{ErrorKind, Event, FinishReason, Prompt, Request, Usage};
 use serde_json::Value;
 
 /// The folder of outside test data, or `None` (said aloud) when it is not there. With `CI` set it must be there.
@@ -24,14 +24,9 @@ fn test_data(below: &str) -> Option<PathBuf> {
 
 fn request(sent: &Value) -> Request {
     Request {
-        model: sent["model"].as_str().unwrap_or_default().to_owned(),
-        prompt: Prompt::Chat(Vec::new()),
-        sampling: Sampling::default(),
-        max_tokens: None,
-        stop: Vec::new(),
-        logprobs: None,
         choices: sent["n"].as_u64().unwrap_or(1) as u32,
         stream: sent["stream"].as_bool().unwrap_or(false),
+        ..Request::new(sent["model"].as_str().unwrap_or_default(), Prompt::Chat(Vec::new()))
     }
 }
 
@@ -81,7 +76,7 @@ fn check_answer(name: &str, events: &[Event], response: &Value) {
         assert_eq!(choice["finish_reason"], reasons[0].as_str(), "{name}");
         if let Some(total) = body["usage"]["total_tokens"].as_u64() {
             assert!(usage.measured, "{name}");
-            assert_eq!(usage.prompt_tokens() + usage.completion_tokens(), total, "{name}");
+            assert_eq!(usage.total_tokens(), total, "{name}");
         }
     } else {
         assert!(usage.measured, "{name}");

@@ -3,5 +3,6 @@
 #![expect(clippy::unwrap_used, clippy::panic, clippy::print_stderr, reason = "test code")]
 
 mod answers;
+mod beyond_text;
 mod cassettes;
 mod streams;

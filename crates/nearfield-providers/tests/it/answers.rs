@@ -11,13 +11,21 @@ use serde_json::json;
 
 use crate::support::{KEY, ask, backend, impatient, options, request, text};
 
-const ESTIMATE: Usage = Usage { input: 2, cached_input: 0, output: 1, reasoning: 0, measured: false };
+const ESTIMATE: Usage =
+    Usage { input: 2, cached_input: 0, output: 1, reasoning: 0, measured: false, ..Usage::NONE };
 
 #[tokio::test]
 async fn a_good_answer() {
     let server = CloudServer::start().await.unwrap();
     let events = ask(&backend(&server), request()).await;
-    let usage = Usage { input: TOKENS.0, cached_input: 0, output: TOKENS.1, reasoning: 0, measured: true };
+    let usage = Usage {
+        input: TOKENS.0,
+        cached_input: 0,
+        output: TOKENS.1,
+        reasoning: 0,
+        measured: true,
+        ..Usage::NONE
+    };
     assert_eq!(
         events,
         [

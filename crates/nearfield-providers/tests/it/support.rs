@@ -28,16 +28,7 @@ pub(crate) fn impatient(server: &CloudServer, change: impl FnOnce(&mut Timeouts)
 }
 
 pub(crate) fn request() -> Request {
-    Request {
-        model: "m".to_owned(),
-        prompt: Prompt::Chat(vec![Message { role: Role::User, content: "12345678".to_owned(), name: None }]),
-        sampling: Sampling::default(),
-        max_tokens: None,
-        stop: Vec::new(),
-        logprobs: None,
-        choices: 1,
-        stream: true,
-    }
+    Request { stream: true, ..Request::new("m", Prompt::Chat(vec![Message::new(Role::User, "12345678")])) }
 }
 
 /// Everything that a stream says.

@@ -75,7 +75,10 @@ impl Account {
                     fields.seed = engine.as_ref().map(|engine| engine.seed);
                 });
             }
-            Event::Delta { .. } => {
+            Event::Delta { .. }
+            | Event::Refusal { .. }
+            | Event::Reasoning { .. }
+            | Event::ToolCall { .. } => {
                 self.deltas += 1;
                 self.last_token = Some(at);
                 if self.first_token.is_none() {
@@ -206,7 +209,7 @@ pub(super) fn content_bytes(request: &Request) -> u64 {
     let prompt = match &request.prompt {
         Prompt::Chat(messages) => messages
             .iter()
-            .map(|message| message.content.len() + message.name.as_ref().map_or(0, String::len))
+            .map(|message| message.bytes() + message.name.as_ref().map_or(0, String::len))
             .sum(),
         Prompt::Text { text, suffix } => text.len() + suffix.as_ref().map_or(0, String::len),
         Prompt::Tokens(tokens) => tokens.len().saturating_mul(size_of::<u32>()),

@@ -122,6 +122,12 @@ fn usage<S: Serializer>(usage: &Option<Usage>, serializer: S) -> Result<S::Ok, S
         input: u64,
         #[serde(rename = "cached_input_tokens")]
         cached_input: u64,
+        #[serde(rename = "cache_write_tokens", skip_serializing_if = "Option::is_none")]
+        cache_write: Option<u64>,
+        #[serde(rename = "unattributed_tokens", skip_serializing_if = "Option::is_none")]
+        unattributed: Option<u64>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        warning: Option<String>,
         #[serde(rename = "output_tokens")]
         output: u64,
         #[serde(rename = "reasoning_tokens")]
@@ -132,6 +138,10 @@ fn usage<S: Serializer>(usage: &Option<Usage>, serializer: S) -> Result<S::Ok, S
         .map(|usage| Tokens {
             input: usage.input,
             cached_input: usage.cached_input,
+            cache_write: Some(usage.cache_write.saturating_add(usage.cache_write_1h))
+                .filter(|count| *count > 0),
+            unattributed: Some(usage.unattributed).filter(|count| *count > 0),
+            warning: usage.warning(),
             output: usage.output,
             reasoning: usage.reasoning,
             measured: usage.measured,

@@ -58,7 +58,10 @@ impl Progress {
     pub(super) fn note(&mut self, event: &Event) {
         self.asked.beating.beat();
         match event {
-            Event::Delta { .. } => self.token(),
+            Event::Delta { .. }
+            | Event::Refusal { .. }
+            | Event::Reasoning { .. }
+            | Event::ToolCall { .. } => self.token(),
             Event::Done { usage, .. } => self.done(*usage),
             _ => {}
         }
@@ -85,8 +88,10 @@ impl Progress {
         let kinds = [
             ("input", usage.input),
             ("cached_input", usage.cached_input),
+            ("cache_write", usage.cache_write.saturating_add(usage.cache_write_1h)),
             ("output", usage.output),
             ("reasoning", usage.reasoning),
+            ("unattributed", usage.unattributed),
         ];
         for (kind, count) in kinds.into_iter().filter(|&(_, count)| count > 0) {
             self.service.metrics.tokens(&self.backend, kind, count);

@@ -140,8 +140,8 @@ impl Answering {
             input: (stats.prompt_tokens - cached) as u64,
             cached_input: cached as u64,
             output: stats.generated_tokens as u64,
-            reasoning: 0,
             measured: true,
+            ..Usage::default()
         };
         let work = Work { busy: stats.busy, energy_joules: self.energy(stats) };
         self.ready.push_back(Event::Done { usage, work: Some(work) });

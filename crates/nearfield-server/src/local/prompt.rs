@@ -40,15 +40,14 @@ fn chat_message(message: &Message) -> ChatMessage {
     };
     ChatMessage {
         role: role.as_str().to_owned(),
-        content: message.content.clone(),
+        content: message.text().into_owned(),
         name: message.name.clone(),
     }
 }
 
 fn length(prompt: &Prompt) -> usize {
     match prompt {
-        Prompt::Chat(messages) => messages.iter().map(|message| message.content.len()).sum(),
-        Prompt::Text { text, suffix } => text.len() + suffix.as_ref().map_or(0, String::len),
         Prompt::Tokens(_) => 0,
+        prompt => prompt.bytes(),
     }
 }

@@ -93,6 +93,9 @@ impl Backend for Scripted {
     }
 
     async fn generate(&self, request: Request) -> Result<EventStream, Error> {
+        if self.locality == Locality::Local {
+            request.require_text_only()?;
+        }
         self.seen.lock().unwrap().push(request);
         let script = {
             let mut scripts = self.scripts.lock().unwrap();
@@ -117,7 +120,8 @@ impl Backend for Scripted {
     }
 }
 
-pub(crate) const USAGE: Usage = Usage { input: 9, cached_input: 3, output: 4, reasoning: 0, measured: true };
+pub(crate) const USAGE: Usage =
+    Usage { input: 9, cached_input: 3, output: 4, reasoning: 0, measured: true, ..Usage::NONE };
 
 pub(crate) fn started() -> Play {
     let engine = EngineFacts { numerics: "1".to_owned(), kernels: "scalar".to_owned(), seed: 11 };

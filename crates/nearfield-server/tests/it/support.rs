@@ -272,14 +272,5 @@ pub(crate) fn chat_with(fields: Value) -> Value {
 }
 
 pub(crate) fn request() -> Request {
-    Request {
-        model: "m".to_owned(),
-        prompt: Prompt::Chat(vec![Message { role: Role::User, content: "eight by".to_owned(), name: None }]),
-        sampling: Sampling::default(),
-        max_tokens: None,
-        stop: Vec::new(),
-        logprobs: None,
-        choices: 1,
-        stream: false,
-    }
+    Request::new("m", Prompt::Chat(vec![Message::new(Role::User, "eight by")]))
 }

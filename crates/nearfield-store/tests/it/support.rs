@@ -22,7 +22,7 @@ pub(crate) fn start(backend: &str, locality: Locality) -> AttemptStart {
 }
 
 pub(crate) fn usage() -> Usage {
-    Usage { input: 10, cached_input: 3, output: 7, reasoning: 2, measured: true }
+    Usage { input: 10, cached_input: 3, output: 7, reasoning: 2, measured: true, ..Usage::default() }
 }
 
 pub(crate) fn attempt_end(outcome: Outcome, cost: Option<i64>) -> AttemptEnd {

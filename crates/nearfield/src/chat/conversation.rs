@@ -22,7 +22,7 @@ impl Conversation {
 
     /// Adds a question.
     pub(crate) fn ask(&mut self, text: String) {
-        self.turns.push(Message { role: Role::User, content: text, name: None });
+        self.turns.push(Message::new(Role::User, text));
     }
 
     /// Adds the answer, also one that was stopped. A question without any answer is taken back.
@@ -56,7 +56,7 @@ impl Conversation {
 }
 
 fn message(role: Role, text: &str) -> Message {
-    Message { role, content: text.to_owned(), name: None }
+    Message::new(role, text)
 }
 
 #[cfg(test)]
@@ -64,7 +64,11 @@ mod tests {
     use super::*;
 
     fn said(conversation: &Conversation) -> Vec<(Role, String)> {
-        conversation.messages().into_iter().map(|message| (message.role, message.content)).collect()
+        conversation
+            .messages()
+            .into_iter()
+            .map(|message| (message.role, message.text().into_owned()))
+            .collect()
     }
 
     #[test]

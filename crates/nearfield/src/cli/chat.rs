@@ -145,14 +145,11 @@ impl ChatCommand {
 
     fn request(&self, conversation: &Conversation) -> Request {
         Request {
-            model: self.model.clone(),
-            prompt: Prompt::Chat(conversation.messages()),
             sampling: self.answer.sampling(),
             max_tokens: self.answer.sampling.max_tokens,
             stop: self.answer.stop.clone(),
-            logprobs: None,
-            choices: 1,
             stream: true,
+            ..Request::new(self.model.clone(), Prompt::Chat(conversation.messages()))
         }
     }
 }

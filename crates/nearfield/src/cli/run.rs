@@ -119,7 +119,7 @@ impl RunCommand {
     }
 
     fn request(&self, text: String, chat: bool) -> Request {
-        let message = |role, content: &str| Message { role, content: content.to_owned(), name: None };
+        let message = |role, content: &str| Message::new(role, content);
         let prompt = if chat {
             let system = self.answer.system.iter().map(|system| message(Role::System, system));
             Prompt::Chat(system.chain([message(Role::User, &text)]).collect())
@@ -128,14 +128,11 @@ impl RunCommand {
         };
         let completion = (!chat).then_some(COMPLETION_TOKENS);
         Request {
-            model: self.model.clone(),
-            prompt,
             sampling: self.answer.sampling(),
             max_tokens: self.answer.sampling.max_tokens.or(completion),
             stop: self.answer.stop.clone(),
-            logprobs: None,
-            choices: 1,
             stream: true,
+            ..Request::new(self.model.clone(), prompt)
         }
     }
 

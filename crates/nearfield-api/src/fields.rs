@@ -46,10 +46,7 @@ impl Fields {
 
     /// Takes a field that must be there.
     pub(crate) fn required(&mut self, name: &str) -> Result<Value, Error> {
-        self.take(name).ok_or_else(|| {
-            let path = self.path_of(name);
-            Error::invalid(&path, format!("`{path}` is missing.")).with_code("missing_required_parameter")
-        })
+        self.take(name).ok_or_else(|| self.missing(name))
     }
 
     pub(crate) fn bool(&mut self, name: &str) -> Result<Option<bool>, Error> {
@@ -104,6 +101,83 @@ impl Fields {
             Some(value) if !harmless(&value) => Err(unsupported(&self.path_of(name), instead)),
             _ => Ok(()),
         }
+    }
+
+    /// Takes a field whose value says what is done anyway.
+    pub(crate) fn drop_if(&mut self, name: &str, harmless: impl FnOnce(&Value) -> bool) {
+        if self.map.get(name).is_some_and(harmless) {
+            self.map.remove(name);
+        }
+    }
+
+    /// What nobody took, without nulls, which ask for nothing.
+    pub(crate) fn rest(self) -> crate::Extra {
+        self.map.into_iter().filter(|(_, value)| !value.is_null()).collect()
+    }
+
+    /// Takes an array; absent is `None`.
+    pub(crate) fn array(&mut self, name: &str) -> Result<Option<Vec<Value>>, Error> {
+        match self.take(name) {
+            None => Ok(None),
+            Some(Value::Array(items)) => Ok(Some(items)),
+            Some(other) => Err(wrong_type(&self.path_of(name), "an array", &other)),
+        }
+    }
+
+    /// Takes an object; absent is `None`.
+    pub(crate) fn object(&mut self, name: &str) -> Result<Option<Self>, Error> {
+        let path = self.path_of(name);
+        self.take(name).map(|value| Self::of(value, &path)).transpose()
+    }
+
+    /// Takes an object under one of two spellings of its name.
+    pub(crate) fn either_object(&mut self, name: &str, other: &str) -> Result<Option<Self>, Error> {
+        match self.object(name)? {
+            Some(object) => Ok(Some(object)),
+            None => self.object(other),
+        }
+    }
+
+    /// Takes a string under one of two spellings of its name.
+    pub(crate) fn either_string(&mut self, name: &str, other: &str) -> Result<Option<String>, Error> {
+        match self.string(name)? {
+            Some(text) => Ok(Some(text)),
+            None => self.string(other),
+        }
+    }
+
+    /// Takes a string that must be there.
+    pub(crate) fn required_string(&mut self, name: &str) -> Result<String, Error> {
+        match self.required(name)? {
+            Value::String(text) => Ok(text),
+            other => Err(wrong_type(&self.path_of(name), "a string", &other)),
+        }
+    }
+
+    /// The error for a field that must be there and is not.
+    pub(crate) fn missing(&self, name: &str) -> Error {
+        let path = self.path_of(name);
+        Error::invalid(&path, format!("`{path}` is missing.")).with_code("missing_required_parameter")
+    }
+
+    /// Puts a field back that was taken.
+    pub(crate) fn put_back(&mut self, name: &str, value: Value) {
+        self.map.insert(name.to_owned(), value);
+    }
+
+    /// The object as it came.
+    pub(crate) fn into_value(self) -> Value {
+        Value::Object(self.map)
+    }
+
+    /// The string of a field that stays where it is.
+    pub(crate) fn peek(&self, name: &str) -> Option<&str> {
+        self.map.get(name).and_then(Value::as_str)
+    }
+
+    /// Whether a field is there and says something.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.map.get(name).is_some_and(|value| !value.is_null())
     }
 
     /// Ends the object: a field that nobody took is an error that names it.

@@ -1,0 +1,106 @@
+//! Reads a whole answer.
+
+use serde_json::{Value, json};
+
+use super::blocks::{REDACTED, SIGNATURE, opaque};
+use super::usage;
+use crate::answer::{Progress, malformed};
+use crate::openai::decode_stream_error;
+use crate::{Dialect, Error, ErrorKind, Event, FinishReason, Request};
+
+/// Reads the body of a reply with status 200.
+///
+/// # Errors
+/// The error that the body tells, or [`ErrorKind::Upstream`] for one that is no complete answer.
+pub fn decode_reply(body: &[u8], request: &Request, upstream_model: &str) -> Result<Vec<Event>, Error> {
+    let tree: Value = serde_json::from_slice(body).map_err(|_| malformed("it is not JSON"))?;
+    if tree.get("type").and_then(Value::as_str) == Some("error") {
+        return Err(decode_stream_error(&tree));
+    }
+    let blocks =
+        tree.get("content").and_then(Value::as_array).ok_or_else(|| malformed("it has no content"))?;
+    let reason = tree
+        .get("stop_reason")
+        .and_then(Value::as_str)
+        .ok_or_else(|| malformed("it does not say why it ended"))?;
+    let mut progress = Progress::new(request, upstream_model);
+    let mut events = Vec::new();
+    progress.start(tree.get("model").and_then(Value::as_str), &mut events);
+    for value in blocks {
+        block(value, &mut progress, &mut events)?;
+    }
+    progress.usage = tree.get("usage").and_then(usage::decode);
+    progress.end(0, stop_reason(reason)?, &mut events)?;
+    progress.complete(&mut events)?;
+    Ok(events)
+}
+
+fn block(block: &Value, progress: &mut Progress, events: &mut Vec<Event>) -> Result<(), Error> {
+    let text = |name: &str| block.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let other = |value| Event::Other { choice: 0, dialect: Dialect::Anthropic, value };
+    match text("type").as_str() {
+        "text" => {
+            progress.text(0, &text("text"), events)?;
+            for citation in block.get("citations").and_then(Value::as_array).into_iter().flatten() {
+                progress.event(other(json!({"type": "citations_delta", "citation": citation})), events)?;
+            }
+            Ok(())
+        }
+        "thinking" => {
+            let opaque = Some(text("signature")).filter(|value| !value.is_empty());
+            let opaque = opaque.map(opaque_signature);
+            progress.event(Event::Reasoning { choice: 0, text: text("thinking"), opaque }, events)
+        }
+        REDACTED => {
+            let opaque = Some(opaque(REDACTED, text("data")));
+            progress.event(Event::Reasoning { choice: 0, text: String::new(), opaque }, events)
+        }
+        "tool_use" => {
+            let index = progress.next_call(0);
+            let arguments = block.get("input").map_or_else(|| "{}".to_owned(), Value::to_string);
+            progress.event(tool_call(index, &text("id"), &text("name"), arguments)?, events)
+        }
+        _ => progress.event(other(block.clone()), events),
+    }
+}
+
+fn opaque_signature(value: String) -> crate::Opaque {
+    opaque(SIGNATURE, value)
+}
+
+/// The event that begins a call.
+pub(super) fn tool_call(index: u32, id: &str, name: &str, arguments: String) -> Result<Event, Error> {
+    if name.is_empty() || id.is_empty() {
+        return Err(malformed("a tool call has no id or name"));
+    }
+    Ok(Event::ToolCall {
+        choice: 0,
+        index,
+        id: Some(id.to_owned()),
+        name: Some(name.to_owned()),
+        arguments,
+        opaque: None,
+    })
+}
+
+/// Why a message ended.
+///
+/// # Errors
+/// A reason that is not known: the answer may be incomplete.
+pub(super) fn stop_reason(reason: &str) -> Result<FinishReason, Error> {
+    match reason {
+        "end_turn" | "stop_sequence" => Ok(FinishReason::Stop),
+        "max_tokens" | "model_context_window_exceeded" => Ok(FinishReason::Length),
+        "tool_use" => Ok(FinishReason::ToolCalls),
+        "refusal" => Ok(FinishReason::Refusal),
+        "pause_turn" | "compaction" => Ok(FinishReason::Paused),
+        other => Err(Error::new(
+            ErrorKind::Upstream,
+            format!(
+                "The backend ended the answer with the reason {:?}, which is none of the dialect's; the answer may be \
+                 incomplete.",
+                crate::json::shorten(other)
+            ),
+        )),
+    }
+}
