@@ -15,10 +15,10 @@ pub mod text;
 pub mod tokenizer;
 
 pub use architecture::{
-    Activation, Architecture, Family, Layer, LayerTensor, Rope, RopePairing, RopeScaling, TensorRole,
+    Activation, Architecture, Attention, DeltaNet, DraftTensor, ExpertTensor, Experts, Family, FeedForward, Layer, LayerTensor, Mixer, Rope, RopePairing, RopeScaling, TensorRole,
 };
 pub use chat::{ChatMessage, ChatOptions, ChatTemplate};
 pub use error::ModelError;
 pub use model::Model;
-pub use tensors::{Matrix, Tensors};
+pub use tensors::{Matrix, Skipped, Tensors};
 pub use text::{Text, TextError};

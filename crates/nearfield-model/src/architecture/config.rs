@@ -96,7 +96,6 @@ pub(crate) struct Config<'a> {
 #[derive(Debug)]
 pub(super) struct ConfigBase {
     pub(super) hidden_size: usize,
-    pub(super) feed_forward_size: usize,
     pub(super) layers: usize,
     pub(super) heads: usize,
     pub(super) key_value_heads: usize,
@@ -168,7 +167,6 @@ impl<'a> Config<'a> {
         };
         Ok(ConfigBase {
             hidden_size,
-            feed_forward_size: text.required_size("intermediate_size")?,
             layers: layer_count(text.label("num_hidden_layers"), text.required_size("num_hidden_layers")?)?,
             heads,
             key_value_heads: or_default("num_key_value_heads", defaults.key_value_heads.or(Some(heads)))?,

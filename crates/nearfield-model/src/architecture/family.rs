@@ -3,10 +3,11 @@
 use std::fmt;
 
 use super::{
-    Description, DescriptionError, TensorRole,
+    Description, DescriptionError,
     config::Config,
     families::{gemma3, llama, qwen},
     gguf_settings::GgufSettings,
+    names::ExpertNames,
     tensor_table::LayerTensorNames,
 };
 
@@ -50,8 +51,10 @@ pub(crate) struct FamilyDescription {
     pub(crate) model_types: &'static [&'static str],
     /// `architectures` in `config.json`.
     pub(crate) classes: &'static [&'static str],
-    /// The tensors of each layer; all of them must be there, and no others.
+    /// The tensors of layers. Those for which the shape of a layer has a place must be there, and no others.
     pub(crate) layer_tensors: &'static [LayerTensorNames],
+    /// The names of experts' matrices, where the family has experts.
+    pub(crate) experts: Option<ExpertNames>,
     /// GGUF tensors outside the layers that `from_gguf` reads as settings.
     pub(crate) other_gguf_tensors: &'static [&'static str],
     pub(crate) from_gguf: fn(&GgufSettings<'_>) -> Result<Description, DescriptionError>,
@@ -77,39 +80,5 @@ impl FamilyDescription {
     /// The names that are supported, for error messages.
     pub(crate) fn supported() -> String {
         FAMILIES.map(|family| family.description().gguf_name).join(", ")
-    }
-
-    /// Every role of a model of `layers` layers with its name in GGUF.
-    pub(crate) fn gguf_names(&self, layers: usize) -> impl Iterator<Item = (TensorRole, String)> + '_ {
-        let outside = [
-            (TensorRole::TokenEmbedding, "token_embd.weight"),
-            (TensorRole::OutputNorm, "output_norm.weight"),
-            (TensorRole::OutputHead, "output.weight"),
-        ];
-        let inside = self.layer_roles(layers).map(|(index, names)| {
-            (TensorRole::Layer { index, part: names.part }, format!("blk.{index}.{}", names.gguf))
-        });
-        outside.into_iter().map(|(role, name)| (role, name.to_owned())).chain(inside)
-    }
-
-    /// Every role of a model of `layers` layers with its name in published checkpoints, text prefixes removed.
-    pub(crate) fn published_names(&self, layers: usize) -> impl Iterator<Item = (TensorRole, String)> + '_ {
-        let outside = [
-            (TensorRole::TokenEmbedding, "model.embed_tokens.weight"),
-            (TensorRole::OutputNorm, "model.norm.weight"),
-            (TensorRole::OutputHead, "lm_head.weight"),
-        ];
-        let inside = self.layer_roles(layers).map(|(index, names)| {
-            (
-                TensorRole::Layer { index, part: names.part },
-                format!("model.layers.{index}.{}", names.published),
-            )
-        });
-        outside.into_iter().map(|(role, name)| (role, name.to_owned())).chain(inside)
-    }
-
-    fn layer_roles(&self, layers: usize) -> impl Iterator<Item = (usize, &'static LayerTensorNames)> + use<> {
-        let tensors = self.layer_tensors;
-        (0..layers).flat_map(move |index| tensors.iter().map(move |names| (index, names)))
     }
 }

@@ -3,8 +3,8 @@
 
 use super::{
     super::{
-        Activation, Architecture, Description, DescriptionError, Family, FamilyDescription, Head, Layer,
-        LayerTensor as L, Rope, RopePairing,
+        Activation, Architecture, Attention, Conventions, Description, DescriptionError, Family, FamilyDescription, FeedForward, Head, Layer,
+        LayerTensor as L, Mixer, Rope, RopePairing,
         config::{Config, ConfigDefaults},
         gguf_settings::GgufSettings,
         inverse_root,
@@ -35,6 +35,7 @@ pub(in super::super) const GEMMA3: FamilyDescription = FamilyDescription {
         DOWN,
         names(L::PostFeedForwardNorm, "post_ffw_norm.weight", "post_feedforward_layernorm.weight"),
     ],
+    experts: None,
     other_gguf_tensors: &[],
     from_gguf,
     from_config,
@@ -87,13 +88,13 @@ fn from_gguf(settings: &GgufSettings<'_>) -> Result<Description, DescriptionErro
     let local =
         rope(settings.optional("rope.freq_base_swa")?.unwrap_or(DEFAULT_LOCAL_THETA), RopeScaling::None);
     let layers = base.layers.iter().zip(&sliding).map(|(layer, &sliding)| Layer {
-        heads: layer.heads,
-        key_value_heads: layer.key_value_heads,
-        head_size: layer.head_size,
-        feed_forward_size: layer.feed_forward_size,
-        window: sliding.then_some(window),
-        rope: if sliding { LOCAL } else { GLOBAL },
-        attention_scale,
+        mixer: Mixer::Attention(Attention {
+            window: sliding.then_some(window),
+            rope: if sliding { LOCAL } else { GLOBAL },
+            scale: attention_scale,
+            ..Attention::plain(layer.heads, layer.key_value_heads, layer.head_size)
+        }),
+        feed_forward: FeedForward::dense(layer.feed_forward_size),
     });
     let architecture = Architecture {
         family: Family::Gemma3,
@@ -106,11 +107,13 @@ fn from_gguf(settings: &GgufSettings<'_>) -> Result<Description, DescriptionErro
         final_logit_softcap: settings.optional("final_logit_softcapping")?,
         attention_logit_softcap: settings.optional("attn_logit_softcapping")?,
         rope: vec![global, local],
+        per_layer_input: None,
         layers: layers.collect(),
+        draft: None,
         name: base.name,
     };
     // Converters have added the 1 to the norms already.
-    Ok(Description { architecture, head: Head::IfPresent, norm_offset: 0.0 })
+    Ok(Description { architecture, head: Head::IfPresent, conventions: Conventions::default() })
 }
 
 /// The pattern key holds a flag per layer or a period; older files have none and mean the usual period.
@@ -142,14 +145,15 @@ fn from_config(config: &Config<'_>) -> Result<Description, DescriptionError> {
         return Err(DescriptionError::new(text.label("sliding_window"), "is missing"));
     }
     let scalar = text.number("query_pre_attn_scalar")?.unwrap_or(DEFAULT_QUERY_SCALAR);
+    let feed_forward_size = text.required_size("intermediate_size")?;
     let layers = sliding.into_iter().map(|sliding| Layer {
-        heads: base.heads,
-        key_value_heads: base.key_value_heads,
-        head_size: base.head_size,
-        feed_forward_size: base.feed_forward_size,
-        window: window.filter(|_| sliding),
-        rope: if sliding { LOCAL } else { GLOBAL },
-        attention_scale: inverse_root(scalar),
+        mixer: Mixer::Attention(Attention {
+            window: window.filter(|_| sliding),
+            rope: if sliding { LOCAL } else { GLOBAL },
+            scale: inverse_root(scalar),
+            ..Attention::plain(base.heads, base.key_value_heads, base.head_size)
+        }),
+        feed_forward: FeedForward::dense(feed_forward_size),
     });
     let cap = |key: &str| Ok::<_, DescriptionError>(text.number(key)?.map(|cap| cap as f32));
     let architecture = Architecture {
@@ -164,11 +168,14 @@ fn from_config(config: &Config<'_>) -> Result<Description, DescriptionError> {
         final_logit_softcap: cap("final_logit_softcapping")?,
         attention_logit_softcap: cap("attn_logit_softcapping")?,
         rope: config_ropes(config, base.head_size)?,
+        per_layer_input: None,
         layers: layers.collect(),
+        draft: None,
     };
     let head = if config.tied(true)? { Head::Tied } else { Head::Own };
     // Published norms are centred on zero: the factor is 1 + w.
-    Ok(Description { architecture, head, norm_offset: 1.0 })
+    let conventions = Conventions { norm_offset: 1.0, ..Conventions::default() };
+    Ok(Description { architecture, head, conventions })
 }
 
 /// Which layers slide: an explicit list, else a period under one of its two names.

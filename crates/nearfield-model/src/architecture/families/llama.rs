@@ -17,6 +17,7 @@ pub(in super::super) const LLAMA: FamilyDescription = FamilyDescription {
     model_types: &["llama"],
     classes: &["LlamaForCausalLM"],
     layer_tensors: &[ATTENTION_NORM, QUERY, KEY, VALUE, ATTENTION_OUTPUT, FEED_FORWARD_NORM, GATE, UP, DOWN],
+    experts: None,
     other_gguf_tensors: &[FREQUENCY_DIVISORS],
     from_gguf,
     from_config,

@@ -1,11 +1,10 @@
 //! What Llama, Qwen2 and Qwen3 have in common: pre-norm layers, one position encoding, full attention, SwiGLU.
 
 use super::super::{
-    Activation, Architecture, Description, DescriptionError, Family, Head, Layer, LayerTensor as L, Rope,
+    Activation, Architecture, Attention, Conventions, Description, DescriptionError, Family, FeedForward, Head, Layer, LayerTensor as L, Mixer, Rope,
     RopePairing,
     config::{Config, ConfigDefaults},
     gguf_settings::{GgufBase, GgufSettings},
-    inverse_root,
     rope::{RopeScaling, scaling_from_gguf},
     tensor_table::{LayerTensorNames, names},
 };
@@ -54,13 +53,8 @@ pub(super) fn from_gguf(
     let layers = layers
         .into_iter()
         .map(|layer| Layer {
-            heads: layer.heads,
-            key_value_heads: layer.key_value_heads,
-            head_size: layer.head_size,
-            feed_forward_size: layer.feed_forward_size,
-            window: None,
-            rope: 0,
-            attention_scale: inverse_root(layer.head_size as f64),
+            mixer: Mixer::Attention(Attention::plain(layer.heads, layer.key_value_heads, layer.head_size)),
+            feed_forward: FeedForward::dense(layer.feed_forward_size),
         })
         .collect();
     let architecture = Architecture {
@@ -75,9 +69,11 @@ pub(super) fn from_gguf(
         final_logit_softcap: None,
         attention_logit_softcap: None,
         rope: vec![Rope { theta, dimension, pairing, scaling }],
+        per_layer_input: None,
         layers,
+        draft: None,
     };
-    Ok(Description { architecture, head: Head::IfPresent, norm_offset: 0.0 })
+    Ok(Description { architecture, head: Head::IfPresent, conventions: Conventions::default() })
 }
 
 /// Reads a `config.json`.
@@ -87,13 +83,8 @@ pub(super) fn from_config(config: &Config<'_>, family: Family) -> Result<Descrip
     let base = config.base(ConfigDefaults::default())?;
     let (theta, scaling) = config.rope(DEFAULT_THETA)?;
     let layer = Layer {
-        heads: base.heads,
-        key_value_heads: base.key_value_heads,
-        head_size: base.head_size,
-        feed_forward_size: base.feed_forward_size,
-        window: None,
-        rope: 0,
-        attention_scale: inverse_root(base.head_size as f64),
+        mixer: Mixer::Attention(Attention::plain(base.heads, base.key_value_heads, base.head_size)),
+        feed_forward: FeedForward::dense(config.text.required_size("intermediate_size")?),
     };
     let architecture = Architecture {
         family,
@@ -107,8 +98,10 @@ pub(super) fn from_config(config: &Config<'_>, family: Family) -> Result<Descrip
         final_logit_softcap: None,
         attention_logit_softcap: None,
         rope: vec![Rope { theta, dimension: base.head_size, pairing: RopePairing::Halves, scaling }],
+        per_layer_input: None,
         layers: vec![layer; base.layers],
+        draft: None,
     };
     let head = if config.tied(false)? { Head::Tied } else { Head::Own };
-    Ok(Description { architecture, head, norm_offset: 0.0 })
+    Ok(Description { architecture, head, conventions: Conventions::default() })
 }
