@@ -8,12 +8,15 @@
 
 mod activation;
 mod attention;
+mod convolution;
+mod delta_net;
 mod format;
 mod fp8;
 mod key_value;
 pub mod math;
 mod matmul;
 mod pool;
+mod router;
 mod set;
 mod simd;
 mod tile;
@@ -24,6 +27,8 @@ pub use activation::{GROUP, QuantizedRow, QuantizedRows};
 pub use attention::{
     AttentionScratch, AttentionSettings, PagedKeyValues, Queries, SEGMENT_POSITIONS, attention,
 };
+pub use convolution::convolve;
+pub use delta_net::{DeltaTokens, delta_decay, delta_net, unit_norm};
 pub use format::{
     Group, GroupShape, WeightFormat, bf16_to_f32, dequantize_row, f16_to_f32, f32_to_bf16, f32_to_f16,
     unpack_group,
@@ -32,4 +37,5 @@ pub use fp8::{FP8_BLOCK, Fp8Scales, ScalesMismatch, e4m3_to_f32};
 pub use key_value::{KeyValueLayout, KeyValueType, PAGE_POSITIONS};
 pub use matmul::{Activations, MatmulScratch, Output, ROW_QUANTUM, ShapeMismatch, WeightMatrix, matmul};
 pub use pool::ThreadPool;
+pub use router::{Chosen, add_scaled, choose_experts, sigmoid, times_sigmoid, times_silu};
 pub use set::{KernelSet, UnsupportedKernels};

@@ -4,7 +4,7 @@ use crate::math;
 use crate::set::multiversion;
 
 /// Lanes of every reduction along a vector: element i belongs to lane i mod 16.
-const LANES: usize = 16;
+pub(crate) const LANES: usize = 16;
 
 /// Adds the lanes in one fixed tree: 8, 4, 2, 1.
 #[inline(always)]
