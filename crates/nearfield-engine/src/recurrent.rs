@@ -1,0 +1,81 @@
+//! The recurrent state of a sequence: what delta networks keep of all earlier tokens.
+
+use nearfield_model::Architecture;
+
+/// The state of all recurrent layers after the tokens of a sequence so far. Empty for models that have none.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct RecurrentState {
+    /// One for each layer of the model; empty where the layer is no delta network.
+    layers: Vec<LayerState>,
+    /// Tokens that it has seen.
+    position: usize,
+}
+
+/// The state of one layer.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct LayerState {
+    /// `[value_heads][key_size][value_size]`.
+    pub(crate) heads: Vec<f32>,
+    /// The last inputs of the convolution, `[kernel - 1][channels]`, the oldest first.
+    pub(crate) inputs: Vec<f32>,
+}
+
+impl RecurrentState {
+    /// The state before the first token: zero.
+    pub(crate) fn new(architecture: &Architecture) -> Self {
+        if !is_recurrent(architecture) {
+            return Self::default();
+        }
+        let layers = architecture.layers.iter().map(|layer| match layer.delta_net() {
+            Some(delta) => LayerState {
+                heads: vec![0.0; delta.value_heads * delta.key_size * delta.value_size],
+                inputs: vec![0.0; (delta.kernel - 1) * delta.channels()],
+            },
+            None => LayerState::default(),
+        });
+        Self { layers: layers.collect(), position: 0 }
+    }
+
+    /// Whether it can go on after this many tokens: it has seen exactly these, or the model has no such layers.
+    pub(crate) fn fits(&self, length: usize) -> bool {
+        self.layers.is_empty() || self.position == length
+    }
+
+    pub(crate) fn advance(&mut self, tokens: usize) {
+        self.position += tokens;
+    }
+
+    pub(crate) fn layer_mut(&mut self, layer: usize) -> Option<&mut LayerState> {
+        self.layers.get_mut(layer)
+    }
+
+    /// The matrices of a layer's heads.
+    pub(crate) fn heads(&self, layer: usize) -> &[f32] {
+        self.layers.get(layer).map_or(&[], |layer| &layer.heads)
+    }
+}
+
+/// Whether a model has recurrent layers.
+pub(crate) fn is_recurrent(architecture: &Architecture) -> bool {
+    architecture.layers.iter().any(|layer| layer.delta_net().is_some())
+}
+
+/// Bytes of the state of one sequence.
+pub(crate) fn state_bytes(architecture: &Architecture) -> u64 {
+    let layers = architecture.layers.iter().filter_map(|layer| layer.delta_net());
+    layers.map(|delta| 4 * delta.state_size() as u64).sum()
+}
+
+/// A point of a sequence to return to: [`Sequence::snapshot`](crate::Sequence::snapshot).
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    pub(crate) length: usize,
+    pub(crate) state: RecurrentState,
+}
+
+impl Snapshot {
+    /// Tokens of the sequence when it was taken.
+    pub fn length(&self) -> usize {
+        self.length
+    }
+}
