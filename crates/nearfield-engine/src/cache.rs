@@ -3,11 +3,14 @@
 use nearfield_kernels::{KeyValueLayout, KeyValueType, PAGE_POSITIONS, PagedKeyValues};
 use nearfield_model::Architecture;
 
+use crate::recurrent::{RecurrentState, Snapshot};
+
 /// A sequence's place in the cache.
 #[derive(Debug)]
 pub struct Sequence {
     pages: Vec<u32>,
     length: usize,
+    state: RecurrentState,
 }
 
 impl Sequence {
@@ -23,9 +26,41 @@ impl Sequence {
 
     pub(crate) fn advance(&mut self, count: usize) {
         self.length += count;
+        self.state.advance(count);
     }
 
-    /// Forgets everything from `length` on; the pages stay reserved.
+    /// The recurrent state after its tokens.
+    pub(crate) fn state(&self) -> &RecurrentState {
+        &self.state
+    }
+
+    pub(crate) fn state_mut(&mut self) -> &mut RecurrentState {
+        &mut self.state
+    }
+
+    /// The matrices of a recurrent layer's heads, `[value_heads][key_size][value_size]`; none for other layers.
+    pub fn recurrent_heads(&self, layer: usize) -> &[f32] {
+        self.state.heads(layer)
+    }
+
+    /// Notes the present point, to return to it.
+    pub fn snapshot(&self) -> Snapshot {
+        Snapshot { length: self.length, state: self.state.clone() }
+    }
+
+    /// Returns to a point of the same sequence that was noted before; what came later is forgotten. It says whether that
+    /// was possible: not when the sequence has been cut below that point meanwhile.
+    pub fn restore(&mut self, snapshot: &Snapshot) -> bool {
+        let possible = snapshot.length <= self.length;
+        if possible {
+            self.length = snapshot.length;
+            self.state.clone_from(&snapshot.state);
+        }
+        possible
+    }
+
+    /// Forgets everything from `length` on; the pages stay reserved. A sequence of a recurrent model cannot go on from
+    /// there: that takes a snapshot.
     pub fn truncate(&mut self, length: usize) {
         self.length = self.length.min(length);
     }
@@ -53,11 +88,13 @@ impl Cache {
     pub(crate) fn new(architecture: &Architecture, kind: KeyValueType, positions: usize) -> Self {
         let pages = positions.div_ceil(PAGE_POSITIONS);
         let layers = architecture
-            .layers
-            .iter()
-            .map(|layer| {
-                let layout = KeyValueLayout::new(kind, layer.key_value_heads, layer.head_size);
-                Layer { layout, words: vec![0; (pages * layout.page_bytes()).div_ceil(4)] }
+            .all_layers()
+            .map(|layer| match layer.cached() {
+                Some(layer) => {
+                    let layout = KeyValueLayout::new(kind, layer.key_value_heads, layer.head_size);
+                    Layer { layout, words: vec![0; (pages * layout.page_bytes()).div_ceil(4)] }
+                }
+                None => Layer { layout: KeyValueLayout::new(kind, 0, 0), words: Vec::new() },
             })
             .collect();
         Self { layers, free: (0..pages as u32).rev().collect() }
@@ -72,7 +109,7 @@ impl Cache {
     pub(crate) fn reserve(&mut self, positions: usize) -> Option<Sequence> {
         let count = positions.div_ceil(PAGE_POSITIONS);
         let left = self.free.len().checked_sub(count)?;
-        Some(Sequence { pages: self.free.split_off(left), length: 0 })
+        Some(Sequence { pages: self.free.split_off(left), length: 0, state: RecurrentState::default() })
     }
 
     /// Gives a sequence's pages back.

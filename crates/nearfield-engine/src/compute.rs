@@ -8,13 +8,13 @@ use nearfield_kernels::{
     Activations, AttentionScratch, AttentionSettings, KernelSet, MatmulScratch, Output, PAGE_POSITIONS,
     QuantizedRows, Queries, ROW_QUANTUM, ThreadPool, WeightMatrix, attention, matmul, vector,
 };
-use nearfield_model::{Activation, Layer};
+use nearfield_model::{Activation, Attention};
 
 use crate::cache::Cache;
 use crate::rope::RopeTable;
 use crate::runner::{Arithmetic, Chunk};
 use crate::shared::SharedSlice;
-use crate::weights::LayerWeights;
+use crate::weights::AttentionWeights;
 
 /// The means of computing: kernels, threads, their scratch memory.
 pub(crate) struct Compute {
@@ -23,12 +23,32 @@ pub(crate) struct Compute {
     pool: ThreadPool,
     scratch: Vec<Mutex<WorkerScratch>>,
     quantized: QuantizedRows,
+    /// Inputs of experts.
+    grouped: Vec<QuantizedRows>,
 }
 
 #[derive(Default)]
 pub(crate) struct WorkerScratch {
     matmul: MatmulScratch,
     attention: AttentionScratch,
+    recurrence: Vec<f32>,
+}
+
+/// Consecutive rows of one sequence.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Span {
+    /// The chunk that they belong to.
+    pub(crate) chunk: usize,
+    pub(crate) first_row: usize,
+    pub(crate) first_position: usize,
+    pub(crate) count: usize,
+}
+
+/// Rows of a product's input that meet a matrix which others do not meet.
+pub(crate) struct Group<'a> {
+    pub(crate) matrix: &'a WeightMatrix<'a>,
+    pub(crate) first: usize,
+    pub(crate) count: usize,
 }
 
 /// Where a row stands.
@@ -41,7 +61,7 @@ pub(crate) struct Place {
 impl Compute {
     pub(crate) fn new(set: KernelSet, arithmetic: Arithmetic, pool: ThreadPool) -> Self {
         let scratch = (0..pool.threads()).map(|_| Mutex::default()).collect();
-        Self { set, arithmetic, pool, scratch, quantized: QuantizedRows::default() }
+        Self { set, arithmetic, pool, scratch, quantized: QuantizedRows::default(), grouped: Vec::new() }
     }
 
     pub(crate) fn set(&self) -> KernelSet {
@@ -53,12 +73,27 @@ impl Compute {
     }
 
     /// Runs `work` over rows: here when they are few, on all threads otherwise.
-    fn rows(&mut self, count: usize, work: &(dyn Fn(usize) + Sync)) {
+    pub(crate) fn rows(&mut self, count: usize, work: &(dyn Fn(usize) + Sync)) {
         if count < 4 {
             (0..count).for_each(work);
         } else {
             self.pool.split(count, 1, &|_, range| range.for_each(work));
         }
+    }
+
+    /// Runs `work` over units that are worth a thread each, with scratch memory of that thread.
+    pub(crate) fn units(&mut self, count: usize, work: &(dyn Fn(usize, &mut Vec<f32>) + Sync)) {
+        let (scratch, next) = (&self.scratch, AtomicUsize::new(0));
+        self.pool.run(&|worker| {
+            let mut scratch = Self::lock(&scratch[worker]);
+            loop {
+                let unit = next.fetch_add(1, Ordering::Relaxed);
+                if unit >= count {
+                    return;
+                }
+                work(unit, &mut scratch.recurrence);
+            }
+        });
     }
 
     pub(crate) fn norm(&mut self, stream: &[f32], weight: &[f32], epsilon: f32, normed: &mut Vec<f32>) {
@@ -79,7 +114,7 @@ impl Compute {
         columns: usize,
         list: &mut [(&WeightMatrix<'_>, &mut Vec<f32>)],
     ) {
-        let Self { set, arithmetic, pool, scratch, quantized } = self;
+        let Self { set, arithmetic, pool, scratch, quantized, .. } = self;
         let integer =
             |matrix: &WeightMatrix<'_>| *arithmetic == Arithmetic::Default && !matrix.format().is_float();
         if list.iter().any(|(matrix, _)| integer(matrix)) {
@@ -96,10 +131,61 @@ impl Compute {
                 (*matrix, activations, Output::new(out, matrix.rows()))
             })
             .collect();
-        let (set, threads) = (*set, pool.threads());
+        Self::run(*set, pool, scratch, &tasks);
+    }
+
+    /// Products of runs of rows of one input, each with a matrix of its own, in one section. All matrices of a list have
+    /// the same number of rows.
+    pub(crate) fn grouped_products(
+        &mut self,
+        input: &[f32],
+        columns: usize,
+        list: &mut [(Vec<Group<'_>>, &mut Vec<f32>)],
+    ) {
+        let Self { set, arithmetic, pool, scratch, grouped, .. } = self;
+        let (set, arithmetic) = (*set, *arithmetic);
+        let integer = |matrix: &WeightMatrix<'_>| arithmetic == Arithmetic::Default && !matrix.format().is_float();
+        let most = list.iter().map(|(groups, _)| groups.len()).max().unwrap_or(0);
+        if grouped.len() < most {
+            grouped.resize_with(most, QuantizedRows::default);
+        }
+        for number in 0..most {
+            let mut same = list.iter().filter_map(|(groups, _)| groups.get(number));
+            if let Some(group) = same.find(|group| integer(group.matrix)) {
+                let rows = &input[group.first * columns..][..group.count * columns];
+                grouped[number].quantize(set, pool, rows, group.count, columns);
+            }
+        }
+        let grouped = &*grouped;
+        let mut tasks: Vec<(&WeightMatrix<'_>, Activations<'_>, Output<'_>)> = Vec::new();
+        for (groups, out) in list.iter_mut() {
+            let mut rest = out.as_mut_slice();
+            for (number, group) in groups.iter().enumerate() {
+                let (part, after) = rest.split_at_mut(group.count * group.matrix.rows());
+                rest = after;
+                let activations = if integer(group.matrix) {
+                    Activations::Quantized(&grouped[number])
+                } else {
+                    let values = &input[group.first * columns..][..group.count * columns];
+                    Activations::Float { values, columns }
+                };
+                tasks.push((group.matrix, activations, Output::new(part, group.matrix.rows())));
+            }
+        }
+        Self::run(set, pool, scratch, &tasks);
+    }
+
+    /// Deals out the rows of every task's matrix among the threads.
+    fn run(
+        set: KernelSet,
+        pool: &mut ThreadPool,
+        scratch: &[Mutex<WorkerScratch>],
+        tasks: &[(&WeightMatrix<'_>, Activations<'_>, Output<'_>)],
+    ) {
+        let threads = pool.threads();
         pool.run(&|worker| {
             let mut scratch = Self::lock(&scratch[worker]);
-            for (matrix, activations, output) in &tasks {
+            for (matrix, activations, output) in tasks {
                 let share = matrix.rows().div_ceil(ROW_QUANTUM).div_ceil(threads) * ROW_QUANTUM;
                 let start = (worker * share).min(matrix.rows());
                 let range = start..(start + share).min(matrix.rows());
@@ -115,14 +201,16 @@ impl Compute {
         query: &mut [f32],
         key: &mut [f32],
         value: &mut [f32],
-        weights: &LayerWeights<'_>,
-        shape: &Layer,
+        weights: &AttentionWeights<'_>,
+        shape: &Attention,
         epsilon: f32,
         rope: &RopeTable,
         places: &[Place],
     ) {
         let set = self.set;
-        let (query_width, key_width) = (weights.query.rows(), weights.key.rows());
+        // A layer that reads the keys and values of another has none to prepare.
+        let key_width = if shape.shares.is_some() { 0 } else { shape.key_value_width() };
+        let query_width = shape.width();
         let (query, key, value) = (SharedSlice::new(query), SharedSlice::new(key), SharedSlice::new(value));
         self.rows(places.len(), &|row| {
             // SAFETY: each row is visited once.
@@ -137,7 +225,7 @@ impl Compute {
             for (x, bias, norm, rotates) in [
                 (query, &weights.query_bias, &weights.query_norm, true),
                 (key, &weights.key_bias, &weights.key_norm, true),
-                (value, &weights.value_bias, &None, false),
+                (value, &weights.value_bias, &weights.value_norm, false),
             ] {
                 if let Some(bias) = bias {
                     vector::add(set, x, bias);
@@ -159,34 +247,33 @@ impl Compute {
         &mut self,
         cache: &Cache,
         layer: usize,
-        shape: &Layer,
+        shape: &Attention,
         settings: &AttentionSettings,
         query: &[f32],
         attended: &mut [f32],
         chunks: &[Chunk<'_>],
+        spans: &[Span],
     ) {
         const QUERIES: usize = 16;
-        let (size, stride) = (shape.head_size, shape.heads * shape.head_size);
+        let (size, stride) = (shape.head_size, shape.width());
         let group = shape.heads / shape.key_value_heads;
         // Few sequences and few key-value heads would leave threads idle: then query heads are dealt out one by one.
-        let whole_groups = chunks.len() * shape.key_value_heads >= self.pool.threads();
+        let whole_groups = spans.len() * shape.key_value_heads >= self.pool.threads();
         let heads_a_unit = if whole_groups { group } else { 1 };
         let mut units = Vec::new();
-        let mut first_row = 0;
-        for (index, chunk) in chunks.iter().enumerate() {
-            for start in (0..chunk.tokens.len()).step_by(QUERIES) {
-                let count = QUERIES.min(chunk.tokens.len() - start);
+        for span in spans {
+            for start in (0..span.count).step_by(QUERIES) {
+                let count = QUERIES.min(span.count - start);
                 for head in (0..shape.heads).step_by(heads_a_unit) {
-                    units.push((index, first_row + start, start, count, head));
+                    units.push((span.chunk, span.first_row + start, span.first_position + start, count, head));
                 }
             }
-            first_row += chunk.tokens.len();
         }
         let out = SharedSlice::new(attended);
         let (set, scratch, next) = (self.set, &self.scratch, AtomicUsize::new(0));
         let work = |worker: usize| {
             let mut scratch = Self::lock(&scratch[worker]);
-            while let Some((chunk, row, start, count, head)) =
+            while let Some((chunk, row, first_position, count, head)) =
                 units.get(next.fetch_add(1, Ordering::Relaxed)).copied()
             {
                 let sequence = &*chunks[chunk].sequence;
@@ -194,7 +281,7 @@ impl Compute {
                     values: &query[row * stride + head * size..],
                     stride,
                     count,
-                    first_position: sequence.length() + start,
+                    first_position,
                     heads: heads_a_unit,
                 };
                 attention(
@@ -262,7 +349,7 @@ pub(crate) fn fit(buffer: &mut Vec<f32>, length: usize) {
 pub(crate) fn store(
     cache: &mut Cache,
     layer: usize,
-    shape: &Layer,
+    shape: &Attention,
     key: &[f32],
     value: &[f32],
     chunks: &[Chunk<'_>],
@@ -271,7 +358,7 @@ pub(crate) fn store(
     let layout = cache.layout(layer);
     let bytes = cache.bytes_mut(layer);
     let size = shape.head_size;
-    let width = shape.key_value_heads * size;
+    let width = shape.key_value_width();
     for (row, place) in places.iter().enumerate() {
         let page = chunks[place.chunk].sequence.pages()[place.position / PAGE_POSITIONS] as usize;
         let page = &mut bytes[page * layout.page_bytes()..][..layout.page_bytes()];

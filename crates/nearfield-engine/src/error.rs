@@ -56,6 +56,15 @@ pub enum EngineError {
     /// There is nothing to continue.
     #[error("the prompt is empty: there is nothing to continue")]
     EmptyPrompt,
+    /// A sequence of a recurrent model was cut, and the state of that point is not there.
+    #[error(
+        "the sequence was cut at {length} tokens without the recurrent state of that point; restore a snapshot instead, \
+         or start it anew"
+    )]
+    LostState {
+        /// Tokens of the sequence.
+        length: usize,
+    },
     /// The model computed something that is not a number.
     #[error("the model produced a logit that is not finite at position {position}; the file may be damaged")]
     NotFinite {

@@ -1,11 +1,12 @@
 //! The one account of memory: computed before anything is allocated, printed, then kept to.
 
 use nearfield_kernels::{GROUP, KeyValueLayout, KeyValueType, PAGE_POSITIONS};
-use nearfield_model::{Architecture, Model};
+use nearfield_model::{Architecture, Attention, DeltaNet, Layer, Mixer, Model};
 
 use crate::error::EngineError;
 use crate::memory;
 use crate::options::EngineOptions;
+use crate::recurrent::state_bytes;
 
 /// Longest context that is taken without being asked for.
 const DEFAULT_CONTEXT: usize = 8192;
@@ -104,15 +105,25 @@ impl Plan {
 
 /// Bytes of one position's keys and values in all layers.
 fn position_bytes(architecture: &Architecture, kind: KeyValueType) -> u64 {
-    let page = |layer: &nearfield_model::Layer| {
+    let page = |layer: &Attention| {
         KeyValueLayout::new(kind, layer.key_value_heads, layer.head_size).page_bytes() as u64
     };
-    architecture.layers.iter().map(page).sum::<u64>() / PAGE_POSITIONS as u64
+    architecture.all_layers().filter_map(Layer::cached).map(page).sum::<u64>() / PAGE_POSITIONS as u64
 }
 
 /// The largest value of a size among the layers.
-fn widest(architecture: &Architecture, size: impl Fn(&nearfield_model::Layer) -> usize) -> u64 {
-    architecture.layers.iter().map(size).max().unwrap_or(0) as u64
+fn widest(architecture: &Architecture, size: impl Fn(&Layer) -> usize) -> u64 {
+    architecture.all_layers().map(size).max().unwrap_or(0) as u64
+}
+
+/// The largest value of a size among the layers with attention.
+fn widest_attention(architecture: &Architecture, size: impl Fn(&Attention) -> usize) -> u64 {
+    widest(architecture, |layer| layer.attention().map_or(0, &size))
+}
+
+/// The largest value of a size among the recurrent layers.
+fn widest_delta(architecture: &Architecture, size: impl Fn(&DeltaNet) -> usize) -> u64 {
+    widest(architecture, |layer| layer.delta_net().map_or(0, &size))
 }
 
 /// An upper bound of everything that a runner and a sampler allocate beside the cache: intermediate results of a full
@@ -123,15 +134,25 @@ fn scratch_bytes(architecture: &Architecture, plan: &Plan, threads: usize) -> u6
     const GROWTH: u64 = 2;
     let (rows, slots, threads) = (plan.rows as u64, plan.slots as u64, threads as u64);
     let (hidden, vocabulary) = (architecture.hidden_size as u64, architecture.vocabulary_size as u64);
-    let queries = widest(architecture, |layer| layer.heads * layer.head_size);
-    let keys = widest(architecture, |layer| layer.key_value_heads * layer.head_size);
-    let feed_forward = widest(architecture, |layer| layer.feed_forward_size);
-    let head_size = widest(architecture, |layer| layer.head_size);
-    let group = widest(architecture, |layer| layer.heads / layer.key_value_heads);
-    let columns = hidden.max(queries).max(feed_forward).next_multiple_of(GROUP as u64);
+    let queries = widest_attention(architecture, Attention::query_rows)
+        .max(widest_delta(architecture, |delta| delta.channels().max(delta.value_width())));
+    let keys = widest_attention(architecture, Attention::key_value_width)
+        .max(widest_delta(architecture, |delta| delta.value_heads));
+    let per_layer = architecture.per_layer_input.unwrap_or(0) as u64;
+    let feed_forward = widest(architecture, |layer| layer.feed_forward.size)
+        .max(widest_delta(architecture, DeltaNet::value_width))
+        .max(per_layer);
+    let head_size = widest_attention(architecture, |attention| attention.head_size);
+    let group = widest_attention(architecture, |attention| attention.heads / attention.key_value_heads);
+    let draft = if architecture.draft.is_some() { 2 * hidden } else { 0 };
+    let columns =
+        hidden.max(queries).max(feed_forward).max(draft).next_multiple_of(2 * GROUP as u64);
 
-    let buffers = FLOAT * rows * (3 * hidden + 2 * queries + 2 * keys + 2 * feed_forward);
+    let inputs = per_layer * architecture.layers.len() as u64;
+    let floats = 4 * hidden + 3 * queries.max(draft) + 2 * keys + 2 * feed_forward + inputs;
+    let buffers = FLOAT * rows * floats + experts_bytes(architecture, rows, hidden);
     let logits = FLOAT * slots * vocabulary;
+    let recurrent = slots * state_bytes(architecture);
     // A byte for each code; a scale and two sums for each group.
     let quantized = GROWTH * rows * (columns + columns / GROUP as u64 * 12);
     // Chains of 16 rows for each activation row, and a panel or a row of dequantized weights.
@@ -141,17 +162,46 @@ fn scratch_bytes(architecture: &Architecture, plan: &Plan, threads: usize) -> u6
     let attention = GROWTH * FLOAT * (2 * page * head_size + 2 * 16 * group * (head_size + 3));
     let rotations: u64 =
         architecture.rope.iter().map(|rope| GROWTH * FLOAT * (plan.context * rope.dimension) as u64).sum();
-    let vectors: u64 = architecture
-        .layers
-        .iter()
-        .map(|layer| {
-            let heads = (layer.heads + 2 * layer.key_value_heads + 2) * layer.head_size;
-            FLOAT * (4 * hidden + heads as u64)
-        })
-        .sum();
+    let vectors: u64 = architecture.all_layers().map(|layer| FLOAT * vector_floats(layer, hidden)).sum();
+    let recurrence = GROWTH * FLOAT * 32 * (rows + widest_delta(architecture, |delta| delta.key_size));
     // Changed logits, weights and candidates of the sampler.
     let sampler = 3 * FLOAT * vocabulary;
-    buffers + logits + quantized + threads * (products + attention) + rotations + vectors + sampler
+    buffers
+        + logits
+        + recurrent
+        + quantized
+        + threads * (products + attention + recurrence)
+        + rotations
+        + vectors
+        + sampler
+}
+
+/// What the pairs of tokens and experts of a full step take, their quantized inputs included.
+fn experts_bytes(architecture: &Architecture, rows: u64, hidden: u64) -> u64 {
+    let layers = architecture.all_layers().filter_map(|layer| layer.feed_forward.experts.as_ref());
+    let bytes = layers.map(|experts| {
+        let (count, used, size) = (experts.count as u64, experts.used as u64, experts.size as u64);
+        let floats = 2 * hidden + count + used * (2 * hidden + 2 * size);
+        let quantized = used * hidden.max(size) * 3 + used * 64;
+        // The lists of pairs, and the buffers of each expert.
+        rows * (4 * floats + 2 * quantized + used * 64) + count * 256
+    });
+    bytes.max().unwrap_or(0)
+}
+
+/// Norms, biases and other vectors of a layer, which are kept as `f32`.
+fn vector_floats(layer: &Layer, hidden: u64) -> u64 {
+    let mixer = match &layer.mixer {
+        Mixer::Attention(attention) => {
+            (attention.heads + 2 * attention.key_value_heads + 3) * attention.head_size
+        }
+        Mixer::DeltaNet(delta) => {
+            delta.channels() * delta.kernel + delta.value_size + 2 * delta.value_heads
+        }
+    };
+    // A matrix of an expert is described by some words.
+    let experts = layer.feed_forward.experts.as_ref().map_or(0, |experts| 3 * 24 * experts.count);
+    10 * hidden + (mixer + experts) as u64
 }
 
 impl std::fmt::Display for Plan {

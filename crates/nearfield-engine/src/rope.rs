@@ -35,6 +35,11 @@ impl RopeTable {
                     *f = llama3(*f, factor, low, high, *original_context as f64);
                 }
             }
+            RopeScaling::Proportional { pairs } => {
+                if let Some(still) = frequencies.get_mut(*pairs..) {
+                    still.fill(0.0);
+                }
+            }
             RopeScaling::Divisors(divisors) => {
                 for (f, divisor) in frequencies.iter_mut().zip(divisors) {
                     *f /= f64::from(*divisor);

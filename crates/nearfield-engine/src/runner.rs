@@ -1,14 +1,13 @@
-//! Runs the graph of a decoder-only transformer over batches of rows.
-//!
-//! A row is one token of one sequence. All families of dense transformers share this graph; what differs between
-//! them is in the [`Architecture`] and in which weights a layer has.
+//! Runs a model over batches of rows: the graph, its cache, and the sequences in it.
 
-use nearfield_kernels::{AttentionSettings, KernelSet, KeyValueType, ThreadPool, UnsupportedKernels, vector};
-use nearfield_model::{Architecture, Model};
+use nearfield_kernels::{KernelSet, KeyValueType, ThreadPool, UnsupportedKernels};
+use nearfield_model::Model;
 
 use crate::cache::{Cache, Sequence};
-use crate::compute::{Compute, Place, fit, store};
+use crate::compute::Compute;
 use crate::error::EngineError;
+use crate::graph::{Buffers, Graph};
+use crate::recurrent::RecurrentState;
 use crate::rope::RopeTable;
 use crate::weights::Weights;
 
@@ -90,30 +89,8 @@ impl<'a> Logits<'a> {
 
 /// A model ready to compute.
 pub struct Runner<'m> {
-    architecture: &'m Architecture,
-    weights: Weights<'m>,
-    compute: Compute,
-    ropes: Vec<RopeTable>,
+    graph: Graph<'m>,
     cache: Cache,
-    buffers: Buffers,
-}
-
-/// Intermediate results, row-major, one row for each token of the step.
-#[derive(Default)]
-struct Buffers {
-    /// Residual stream `[rows][hidden]`.
-    stream: Vec<f32>,
-    /// Normed input of a block `[rows][hidden]`.
-    normed: Vec<f32>,
-    query: Vec<f32>,
-    key: Vec<f32>,
-    value: Vec<f32>,
-    attended: Vec<f32>,
-    /// Output of a block `[rows][hidden]`.
-    branch: Vec<f32>,
-    gate: Vec<f32>,
-    up: Vec<f32>,
-    logits: Vec<f32>,
 }
 
 impl<'m> Runner<'m> {
@@ -130,23 +107,27 @@ impl<'m> Runner<'m> {
         let architecture = model.architecture();
         let pool = ThreadPool::new(options.threads)?;
         Ok(Self {
-            architecture,
-            weights: Weights::new(model)?,
-            compute: Compute::new(set, options.arithmetic, pool),
-            ropes: architecture.rope.iter().map(RopeTable::new).collect(),
+            graph: Graph {
+                architecture,
+                weights: Weights::new(model)?,
+                compute: Compute::new(set, options.arithmetic, pool),
+                ropes: architecture.rope.iter().map(RopeTable::new).collect(),
+                buffers: Buffers::default(),
+            },
             cache: Cache::new(architecture, options.key_value_type, options.cache_positions),
-            buffers: Buffers::default(),
         })
     }
 
     /// The kernel set in use.
     pub fn kernels(&self) -> KernelSet {
-        self.compute.set()
+        self.graph.compute.set()
     }
 
     /// Reserves room for a sequence of up to `positions` tokens; `None` when the cache has not enough left.
     pub fn open(&mut self, positions: usize) -> Option<Sequence> {
-        self.cache.reserve(positions)
+        let mut sequence = self.cache.reserve(positions)?;
+        *sequence.state_mut() = RecurrentState::new(self.graph.architecture);
+        Some(sequence)
     }
 
     /// Gives a sequence's room back.
@@ -157,11 +138,8 @@ impl<'m> Runner<'m> {
     /// Bytes of the buffers between operations, tables included.
     #[cfg(test)]
     pub(crate) fn buffer_bytes(&self) -> u64 {
-        let Buffers { stream, normed, query, key, value, attended, branch, gate, up, logits } = &self.buffers;
-        let buffers = [stream, normed, query, key, value, attended, branch, gate, up, logits];
-        let floats: usize = buffers.iter().map(|buffer| buffer.capacity()).sum();
-        let tables: usize = self.ropes.iter().map(RopeTable::bytes).sum();
-        (4 * floats + tables) as u64
+        let tables: usize = self.graph.ropes.iter().map(RopeTable::bytes).sum();
+        (4 * self.graph.buffers.floats() + tables) as u64
     }
 
     /// Positions of the cache that nobody has reserved.
@@ -172,127 +150,82 @@ impl<'m> Runner<'m> {
     /// Feeds every chunk's tokens to its sequence, all in one pass over the weights.
     ///
     /// # Errors
-    /// When a token is not in the vocabulary or a sequence has no room left; nothing has changed then.
+    /// When a token is not in the vocabulary, a sequence has no room left, or it was cut without its recurrent state;
+    /// nothing has changed then.
     pub fn step(&mut self, chunks: &mut [Chunk<'_>]) -> Result<Logits<'_>, EngineError> {
         self.check(chunks)?;
-        let places: Vec<Place> = chunks
-            .iter()
-            .enumerate()
-            .flat_map(|(chunk, c)| {
-                let first = c.sequence.length();
-                (0..c.tokens.len()).map(move |t| Place { chunk, position: first + t })
-            })
-            .collect();
-        let reached = places.iter().map(|place| place.position + 1).max().unwrap_or(0);
-        for rope in &mut self.ropes {
-            rope.reach(reached);
-        }
-        self.embed(chunks);
-        for index in 0..self.architecture.layers.len() {
-            self.layer(index, chunks, &places);
-        }
-        self.head(chunks);
+        self.graph.run(&mut self.cache, chunks);
         for chunk in chunks {
             let count = chunk.tokens.len();
             chunk.sequence.advance(count);
         }
-        Ok(Logits { values: &self.buffers.logits, vocabulary: self.architecture.vocabulary_size })
+        Ok(self.logits())
+    }
+
+    fn logits(&self) -> Logits<'_> {
+        Logits { values: &self.graph.buffers.logits, vocabulary: self.graph.architecture.vocabulary_size }
+    }
+
+    /// The model's states after its output norm, `[rows][hidden]`, of the rows whose logits the last step gave. A draft
+    /// head goes on from them.
+    pub fn states(&self) -> &[f32] {
+        &self.graph.buffers.states
+    }
+
+    /// Whether the model has a head that foretells one token more.
+    pub fn has_draft(&self) -> bool {
+        self.graph.architecture.draft.is_some()
+    }
+
+    /// What the draft head expects after each of `tokens`, of which the first stands at position `first + 1` of the
+    /// sequence: `states` are those of the positions from `first` on, and the head has been given all earlier ones
+    /// before. Afterwards [`Runner::states`] has the head's own, for a further token.
+    ///
+    /// # Errors
+    /// When the model has no such head, the numbers of tokens and states differ, a token is not in the vocabulary or a
+    /// position is not in the sequence.
+    pub fn draft(
+        &mut self,
+        sequence: &mut Sequence,
+        first: usize,
+        states: &[f32],
+        tokens: &[u32],
+    ) -> Result<Logits<'_>, EngineError> {
+        let hidden = self.graph.architecture.hidden_size;
+        let fits = first + tokens.len() <= sequence.capacity() && states.len() == tokens.len() * hidden;
+        if !self.has_draft() || !fits || tokens.is_empty() {
+            let (name, expected) = ("draft", "tokens of a model with a draft head, with a state for each");
+            return Err(EngineError::InvalidSetting { name, expected });
+        }
+        self.check_tokens(tokens)?;
+        let chunk = Chunk { sequence, tokens, logits: LogitsWanted::All };
+        self.graph.draft(&mut self.cache, chunk, first, states);
+        Ok(self.logits())
+    }
+
+    fn check_tokens(&self, tokens: &[u32]) -> Result<(), EngineError> {
+        let vocabulary = self.graph.architecture.vocabulary_size;
+        match tokens.iter().find(|token| **token as usize >= vocabulary) {
+            Some(token) => Err(EngineError::UnknownToken { token: *token, vocabulary }),
+            None => Ok(()),
+        }
     }
 
     fn check(&self, chunks: &[Chunk<'_>]) -> Result<(), EngineError> {
         for chunk in chunks {
-            let vocabulary = self.architecture.vocabulary_size;
-            if let Some(token) = chunk.tokens.iter().find(|token| **token as usize >= vocabulary) {
-                return Err(EngineError::UnknownToken { token: *token, vocabulary });
-            }
-            if chunk.sequence.length() + chunk.tokens.len() > chunk.sequence.capacity() {
+            self.check_tokens(chunk.tokens)?;
+            let length = chunk.sequence.length();
+            if length + chunk.tokens.len() > chunk.sequence.capacity() {
                 return Err(EngineError::ContextOverflow {
-                    prompt: chunk.sequence.length(),
+                    prompt: length,
                     wanted: chunk.tokens.len(),
                     limit: chunk.sequence.capacity(),
                 });
             }
-        }
-        Ok(())
-    }
-
-    fn embed(&mut self, chunks: &[Chunk<'_>]) {
-        let hidden = self.architecture.hidden_size;
-        let tokens: Vec<u32> = chunks.iter().flat_map(|chunk| chunk.tokens).copied().collect();
-        fit(&mut self.buffers.stream, tokens.len() * hidden);
-        for (row, token) in self.buffers.stream.chunks_exact_mut(hidden).zip(tokens) {
-            self.weights.embedding.dequantize_row(token as usize, row);
-            if self.architecture.embedding_scale != 1.0 {
-                vector::scale(row, self.architecture.embedding_scale);
+            if !chunk.sequence.state().fits(length) {
+                return Err(EngineError::LostState { length });
             }
         }
-    }
-
-    /// One transformer layer: attention and feed-forward, each on a normed copy of the stream and added to it.
-    fn layer(&mut self, index: usize, chunks: &[Chunk<'_>], places: &[Place]) {
-        let shape = &self.architecture.layers[index];
-        let weights = &self.weights.layers[index];
-        let (hidden, epsilon) = (self.architecture.hidden_size, self.architecture.norm_epsilon);
-        let Buffers { stream, normed, query, key, value, attended, branch, gate, up, .. } = &mut self.buffers;
-        let compute = &mut self.compute;
-        let rows = places.len();
-
-        compute.norm(stream, &weights.attention_norm, epsilon, normed);
-        fit(query, rows * weights.query.rows());
-        fit(key, rows * weights.key.rows());
-        fit(value, rows * weights.value.rows());
-        compute.products(
-            normed,
-            hidden,
-            &mut [(&weights.query, query), (&weights.key, key), (&weights.value, value)],
-        );
-        compute.prepare_heads(query, key, value, weights, shape, epsilon, &self.ropes[shape.rope], places);
-        store(&mut self.cache, index, shape, key, value, chunks, places);
-        fit(attended, rows * weights.query.rows());
-        let settings = AttentionSettings {
-            scale: shape.attention_scale,
-            window: shape.window,
-            soft_cap: self.architecture.attention_logit_softcap,
-        };
-        compute.attend(&self.cache, index, shape, &settings, query, attended, chunks);
-        fit(branch, rows * hidden);
-        compute.products(attended, weights.query.rows(), &mut [(&weights.attention_output, branch)]);
-        compute.add_branch(stream, branch, weights.post_attention_norm.as_deref(), epsilon, hidden);
-
-        compute.norm(stream, &weights.feed_forward_norm, epsilon, normed);
-        fit(gate, rows * weights.gate.rows());
-        fit(up, rows * weights.up.rows());
-        compute.products(normed, hidden, &mut [(&weights.gate, gate), (&weights.up, up)]);
-        compute.activate(self.architecture.activation, gate, up, weights.gate.rows());
-        compute.products(gate, weights.gate.rows(), &mut [(&weights.down, branch)]);
-        compute.add_branch(stream, branch, weights.post_feed_forward_norm.as_deref(), epsilon, hidden);
-    }
-
-    /// Logits of the rows that are wanted.
-    fn head(&mut self, chunks: &[Chunk<'_>]) {
-        let hidden = self.architecture.hidden_size;
-        let Buffers { stream, normed, branch, logits, .. } = &mut self.buffers;
-        branch.clear();
-        let mut first = 0;
-        for chunk in chunks {
-            let count = chunk.tokens.len();
-            let wanted = match chunk.logits {
-                LogitsWanted::None => 0,
-                LogitsWanted::Last => count.min(1),
-                LogitsWanted::All => count,
-            };
-            branch.extend_from_slice(&stream[(first + count - wanted) * hidden..][..wanted * hidden]);
-            first += count;
-        }
-        let rows = branch.len() / hidden;
-        fit(logits, rows * self.architecture.vocabulary_size);
-        if rows == 0 {
-            return;
-        }
-        self.compute.norm(branch, &self.weights.output_norm, self.architecture.norm_epsilon, normed);
-        self.compute.products(normed, hidden, &mut [(&self.weights.head, logits)]);
-        if let Some(cap) = self.architecture.final_logit_softcap {
-            vector::soft_cap(self.compute.set(), logits, cap);
-        }
+        Ok(())
     }
 }

@@ -59,8 +59,9 @@ impl Step<'_> {
         for (place, pair) in gathered.chunks_exact_mut(hidden).zip(&pairs) {
             place.copy_from_slice(&source[pair.row * hidden..][..hidden]);
         }
+        let groups = &groups;
         let matrix = |part: usize| {
-            groups.iter().map(|group| Group {
+            groups.iter().map(move |group| Group {
                 matrix: &weights.matrices[group.expert][part],
                 first: group.first,
                 count: group.count,

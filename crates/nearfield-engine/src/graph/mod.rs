@@ -254,9 +254,9 @@ impl Step<'_> {
             }
             _ => return,
         }
-        let Buffers { stream, branch, .. } = &mut *self.buffers;
+        let Buffers { stream, normed, branch, .. } = &mut *self.buffers;
         self.compute.add_branch(stream, branch, weights.post_mixer_norm.as_deref(), epsilon, hidden);
-        self.compute.norm(stream, &weights.feed_forward_norm, epsilon, &mut self.buffers.normed);
+        self.compute.norm(stream, &weights.feed_forward_norm, epsilon, normed);
         self.feed_forward(&shape.feed_forward, &weights.feed_forward);
         let Buffers { stream, branch, .. } = &mut *self.buffers;
         self.compute.add_branch(stream, branch, weights.post_feed_forward_norm.as_deref(), epsilon, hidden);

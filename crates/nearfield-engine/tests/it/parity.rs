@@ -2,17 +2,18 @@
 
 use std::path::Path;
 
+use nearfield_engine::{Chunk, LogitsWanted, Runner};
 use nearfield_model::Model;
 use nearfield_testkit::gguf_conversion::{MatrixStorage, convert_checkpoint};
 
-use crate::support::{FIXTURES, Reference, exact, folder, greedy, logits};
+use crate::support::{ALL, FIXTURES, Reference, exact, folder, greedy, logits};
 
 /// Largest difference of a logit in exact arithmetic.
 pub(crate) const TOLERANCE: f32 = 1e-3;
 
 /// The largest difference of any logit of prompts a, b and c, cut into these pieces. NaN counts as infinite.
 pub(crate) fn difference(model: &Model, reference: &Reference, pieces: &[usize]) -> f32 {
-    let mut largest = 0.0_f32;
+    let mut off = 0.0_f32;
     for (prompt, wanted, first) in [
         ("a.input_ids", "a.logits", 0),
         ("b.input_ids", "b.logits", 0),
@@ -22,14 +23,10 @@ pub(crate) fn difference(model: &Model, reference: &Reference, pieces: &[usize])
         let wanted = reference.rows(wanted);
         assert_eq!(got.len(), first + wanted.len());
         for (got, wanted) in got[first..].iter().zip(wanted) {
-            assert_eq!(got.len(), wanted.len());
-            for (got, wanted) in got.iter().zip(wanted) {
-                let off = (got - wanted).abs();
-                largest = largest.max(if off.is_nan() { f32::INFINITY } else { off });
-            }
+            off = off.max(largest(got, wanted));
         }
     }
-    largest
+    off
 }
 
 fn check(what: &str, model: &Model, reference: &Reference) {
@@ -48,7 +45,7 @@ fn check(what: &str, model: &Model, reference: &Reference) {
 
 #[test]
 fn published_checkpoints() {
-    for name in FIXTURES {
+    for name in ALL {
         check(name, &Model::open(&folder(name)).unwrap(), &Reference::of(name));
     }
 }
@@ -62,4 +59,49 @@ fn gguf_files() {
             check(&format!("{name} as {storage:?}"), &model, &Reference::of(name));
         }
     }
+}
+
+#[test]
+fn recurrent_states_and_draft_heads() {
+    for name in ["qwen3_5", "qwen3_5_moe"] {
+        let (model, reference) = (Model::open(&folder(name)).unwrap(), Reference::of(name));
+        let tokens = reference.tokens("a.input_ids");
+        for pieces in [&[48][..], &[1; 48], &[17, 1, 30]] {
+            let mut runner = Runner::new(&model, &exact()).unwrap();
+            let mut sequence = runner.open(tokens.len()).unwrap();
+            let (mut states, mut first) = (Vec::new(), 0);
+            for count in pieces {
+                let tokens = &tokens[first..first + count];
+                let mut chunk = [Chunk { sequence: &mut sequence, tokens, logits: LogitsWanted::All }];
+                runner.step(&mut chunk).unwrap();
+                states.extend_from_slice(runner.states());
+                first += count;
+            }
+            let off = largest(sequence.recurrent_heads(0), reference.values("a.layer0.recurrent_state"));
+            assert!(off <= TOLERANCE, "{name}, {pieces:?}: a state is off by {off}");
+
+            // The head is fed in pieces of its own.
+            let wanted = reference.rows("a.mtp_logits");
+            let hidden = model.architecture().hidden_size;
+            let mut first = 0;
+            while first < wanted.len() {
+                let count = pieces[0].min(wanted.len() - first);
+                let states = &states[first * hidden..][..count * hidden];
+                let following = &tokens[first + 1..][..count];
+                let logits = runner.draft(&mut sequence, first, states, following).unwrap();
+                for row in 0..count {
+                    let off = largest(logits.row(row), wanted[first + row]);
+                    assert!(off <= TOLERANCE, "{name}: row {} of the draft head is off by {off}", first + row);
+                }
+                first += count;
+            }
+        }
+    }
+}
+
+/// The largest difference. NaN counts as infinite.
+fn largest(got: &[f32], wanted: &[f32]) -> f32 {
+    assert_eq!(got.len(), wanted.len());
+    let off = got.iter().zip(wanted).map(|(got, wanted)| (got - wanted).abs());
+    off.fold(0.0, |largest, off| largest.max(if off.is_nan() { f32::INFINITY } else { off }))
 }

@@ -7,8 +7,23 @@ use nearfield_engine::{Arithmetic, Chunk, KernelSet, KeyValueType, LogitsWanted,
 use nearfield_model::Model;
 use nearfield_testkit::gguf_conversion::{PlainTensor, read_safetensors};
 
-/// Every fixture of a family that the engine runs.
+/// Those with dense layers of attention only.
 pub(crate) const FIXTURES: [&str; 6] = ["llama", "smollm2", "qwen2", "qwen3", "gemma3", "gemma3_nested"];
+
+/// Every fixture that the engine runs.
+pub(crate) const ALL: [&str; 11] = [
+    "llama",
+    "smollm2",
+    "qwen2",
+    "qwen3",
+    "gemma3",
+    "gemma3_nested",
+    "gemma4_ple",
+    "gemma4_dense",
+    "gemma4_moe",
+    "qwen3_5",
+    "qwen3_5_moe",
+];
 
 /// The folder of a fixture.
 pub(crate) fn folder(name: &str) -> PathBuf {
@@ -28,6 +43,10 @@ impl Reference {
 
     pub(crate) fn tokens(&self, name: &str) -> Vec<u32> {
         self.tensors[name].values.iter().map(|id| *id as u32).collect()
+    }
+
+    pub(crate) fn values(&self, name: &str) -> &[f32] {
+        &self.tensors[name].values
     }
 
     /// The rows of a matrix.

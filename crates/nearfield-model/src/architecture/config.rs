@@ -208,6 +208,20 @@ impl<'a> Config<'a> {
         }
     }
 
+    /// The type of each layer, each one of those that the family has.
+    pub(super) fn layer_types(&self, layers: usize, possible: &[&str]) -> Result<Vec<&'a str>, DescriptionError> {
+        const KEY: &str = "layer_types";
+        let wrong = |problem| DescriptionError::new(self.text.label(KEY), problem);
+        let types = self.text.texts(KEY)?.ok_or_else(|| self.text.missing(KEY))?;
+        if types.len() != layers {
+            return Err(wrong(format!("has {} entries for {layers} layers", types.len())));
+        }
+        match types.iter().find(|kind| !possible.contains(*kind)) {
+            Some(kind) => Err(wrong(format!("has {kind:?}, which is not supported in this family"))),
+            None => Ok(types),
+        }
+    }
+
     /// Checks that `layer_types`, where it is there, has full attention only.
     pub(super) fn refuse_windowed_layers(&self) -> Result<(), DescriptionError> {
         let types = self.text.texts("layer_types")?.unwrap_or_default();

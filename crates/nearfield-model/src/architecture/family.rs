@@ -5,7 +5,7 @@ use std::fmt;
 use super::{
     Description, DescriptionError,
     config::Config,
-    families::{gemma3, llama, qwen},
+    families::{gemma3, gemma4, llama, qwen, qwen3_5},
     gguf_settings::GgufSettings,
     names::ExpertNames,
     tensor_table::LayerTensorNames,
@@ -22,6 +22,12 @@ pub enum Family {
     Qwen3,
     /// Gemma 3, text.
     Gemma3,
+    /// Gemma 4, text.
+    Gemma4,
+    /// Qwen3.5 and Qwen3.6, dense.
+    Qwen35,
+    /// Qwen3.5 and Qwen3.6 with experts.
+    Qwen35Moe,
 }
 
 impl fmt::Display for Family {
@@ -37,6 +43,9 @@ impl Family {
             Self::Qwen2 => &qwen::QWEN2,
             Self::Qwen3 => &qwen::QWEN3,
             Self::Gemma3 => &gemma3::GEMMA3,
+            Self::Gemma4 => &gemma4::GEMMA4,
+            Self::Qwen35 => &qwen3_5::QWEN3_5,
+            Self::Qwen35Moe => &qwen3_5::QWEN3_5_MOE,
         }
     }
 }
@@ -61,7 +70,15 @@ pub(crate) struct FamilyDescription {
     pub(crate) from_config: fn(&Config<'_>) -> Result<Description, DescriptionError>,
 }
 
-const FAMILIES: [Family; 4] = [Family::Llama, Family::Qwen2, Family::Qwen3, Family::Gemma3];
+const FAMILIES: [Family; 7] = [
+    Family::Llama,
+    Family::Qwen2,
+    Family::Qwen3,
+    Family::Gemma3,
+    Family::Gemma4,
+    Family::Qwen35,
+    Family::Qwen35Moe,
+];
 
 impl FamilyDescription {
     /// The family whose GGUF files name this architecture.

@@ -82,8 +82,33 @@ impl<'a> GgufSettings<'a> {
         Ok(Some(sizes))
     }
 
-    /// Reads the sizes that every family has.
+    /// Reads the sizes that every family has, for one without experts.
     pub(super) fn base(&self) -> Result<GgufBase, DescriptionError> {
+        for key in ["expert_count", "expert_used_count"] {
+            if let Some(experts) = self.optional::<usize>(key)?
+                && experts != 0
+            {
+                let problem = format!("is {experts}: mixtures of experts are not supported in this family");
+                return Err(DescriptionError::new(self.label(key), problem));
+            }
+        }
+        let base = self.base_with_experts()?;
+        let missing = |key: &str| DescriptionError::new(self.label(key), "is missing");
+        if base.layers.iter().any(|layer| layer.feed_forward_size == 0) {
+            return Err(missing("feed_forward_length"));
+        }
+        if let Some(value_length) = self.optional::<usize>("attention.value_length")?
+            && let Some(layer) = base.layers.iter().find(|layer| layer.head_size != value_length)
+        {
+            let problem = format!("is {value_length}, but keys have {}; they must be equal", layer.head_size);
+            return Err(DescriptionError::new(self.label("attention.value_length"), problem));
+        }
+        Ok(base)
+    }
+
+    /// Reads the sizes that every family has. Where all layers have experts a file may leave the width of the
+    /// feed-forward blocks out: it is 0 then.
+    pub(super) fn base_with_experts(&self) -> Result<GgufBase, DescriptionError> {
         let hidden_size = self.required::<usize>("embedding_length")?.min(MAX_SIZE + 1);
         let count = layer_count(self.label("block_count"), self.required("block_count")?)?;
         let missing = |key: &str| DescriptionError::new(self.label(key), "is missing");
@@ -91,10 +116,8 @@ impl<'a> GgufSettings<'a> {
             self.per_layer("attention.head_count", count)?.ok_or_else(|| missing("attention.head_count"))?;
         let key_value_heads =
             self.per_layer("attention.head_count_kv", count)?.unwrap_or_else(|| heads.clone());
-        let feed_forward =
-            self.per_layer("feed_forward_length", count)?.ok_or_else(|| missing("feed_forward_length"))?;
+        let feed_forward = self.per_layer("feed_forward_length", count)?.unwrap_or_else(|| vec![0; count]);
         let key_length = self.optional::<usize>("attention.key_length")?;
-        let value_length = self.optional::<usize>("attention.value_length")?;
         let mut layers = Vec::with_capacity(count);
         for ((&heads, &key_value_heads), &feed_forward_size) in
             heads.iter().zip(&key_value_heads).zip(&feed_forward)
@@ -103,21 +126,7 @@ impl<'a> GgufSettings<'a> {
                 Some(length) => length,
                 None => equal_share(hidden_size, heads, self.label("attention.key_length"))?,
             };
-            if let Some(value_length) = value_length
-                && value_length != head_size
-            {
-                let problem = format!("is {value_length}, but keys have {head_size}; they must be equal");
-                return Err(DescriptionError::new(self.label("attention.value_length"), problem));
-            }
             layers.push(GgufLayer { heads, key_value_heads, head_size, feed_forward_size });
-        }
-        for key in ["expert_count", "expert_used_count"] {
-            if let Some(experts) = self.optional::<usize>(key)?
-                && experts != 0
-            {
-                let problem = format!("is {experts}: mixtures of experts are not supported in this family");
-                return Err(DescriptionError::new(self.label(key), problem));
-            }
         }
         Ok(GgufBase {
             name: self.file.metadata().optional::<&str>("general.name")?.unwrap_or("unnamed").to_owned(),

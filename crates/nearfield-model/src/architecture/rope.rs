@@ -49,6 +49,11 @@ pub enum RopeScaling {
     },
     /// One divisor per pair of elements.
     Divisors(Vec<f32>),
+    /// Only the first pairs turn, with their own frequencies; the others stand still.
+    Proportional {
+        /// Pairs that turn.
+        pairs: usize,
+    },
 }
 
 impl Rope {
@@ -65,6 +70,7 @@ impl Rope {
         let positive = |value: f32| value.is_finite() && value > 0.0;
         match &self.scaling {
             RopeScaling::None => Ok(()),
+            RopeScaling::Proportional { pairs } if *pairs <= self.dimension / 2 => Ok(()),
             RopeScaling::Linear { factor } if positive(*factor) => Ok(()),
             RopeScaling::Llama3 { factor, low_frequency_factor, high_frequency_factor, original_context }
                 if positive(*factor)

@@ -181,17 +181,9 @@ fn from_config(config: &Config<'_>) -> Result<Description, DescriptionError> {
 /// Which layers slide: an explicit list, else a period under one of its two names.
 fn config_pattern(config: &Config<'_>, layers: usize) -> Result<Vec<bool>, DescriptionError> {
     let text = &config.text;
-    if let Some(types) = text.texts("layer_types")? {
-        let wrong = |problem| DescriptionError::new(text.label("layer_types"), problem);
-        if types.len() != layers {
-            return Err(wrong(format!("has {} entries for {layers} layers", types.len())));
-        }
-        let sliding = |kind: &&str| match *kind {
-            "sliding_attention" => Ok(true),
-            "full_attention" => Ok(false),
-            other => Err(wrong(format!("has {other:?}, which is not supported"))),
-        };
-        return types.iter().map(sliding).collect();
+    if text.texts("layer_types")?.is_some() {
+        let types = config.layer_types(layers, &["sliding_attention", "full_attention"])?;
+        return Ok(types.into_iter().map(|kind| kind == "sliding_attention").collect());
     }
     for key in ["sliding_window_pattern", "_sliding_window_pattern"] {
         if let Some(pattern) = text.size(key)? {
