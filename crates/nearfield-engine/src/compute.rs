@@ -144,7 +144,8 @@ impl Compute {
     ) {
         let Self { set, arithmetic, pool, scratch, grouped, .. } = self;
         let (set, arithmetic) = (*set, *arithmetic);
-        let integer = |matrix: &WeightMatrix<'_>| arithmetic == Arithmetic::Default && !matrix.format().is_float();
+        let integer =
+            |matrix: &WeightMatrix<'_>| arithmetic == Arithmetic::Default && !matrix.format().is_float();
         let most = list.iter().map(|(groups, _)| groups.len()).max().unwrap_or(0);
         if grouped.len() < most {
             grouped.resize_with(most, QuantizedRows::default);
@@ -265,7 +266,13 @@ impl Compute {
             for start in (0..span.count).step_by(QUERIES) {
                 let count = QUERIES.min(span.count - start);
                 for head in (0..shape.heads).step_by(heads_a_unit) {
-                    units.push((span.chunk, span.first_row + start, span.first_position + start, count, head));
+                    units.push((
+                        span.chunk,
+                        span.first_row + start,
+                        span.first_position + start,
+                        count,
+                        head,
+                    ));
                 }
             }
         }

@@ -145,8 +145,7 @@ fn scratch_bytes(architecture: &Architecture, plan: &Plan, threads: usize) -> u6
     let head_size = widest_attention(architecture, |attention| attention.head_size);
     let group = widest_attention(architecture, |attention| attention.heads / attention.key_value_heads);
     let draft = if architecture.draft.is_some() { 2 * hidden } else { 0 };
-    let columns =
-        hidden.max(queries).max(feed_forward).max(draft).next_multiple_of(2 * GROUP as u64);
+    let columns = hidden.max(queries).max(feed_forward).max(draft).next_multiple_of(2 * GROUP as u64);
 
     let inputs = per_layer * architecture.layers.len() as u64;
     let floats = 4 * hidden + 3 * queries.max(draft) + 2 * keys + 2 * feed_forward + inputs;
@@ -195,9 +194,7 @@ fn vector_floats(layer: &Layer, hidden: u64) -> u64 {
         Mixer::Attention(attention) => {
             (attention.heads + 2 * attention.key_value_heads + 3) * attention.head_size
         }
-        Mixer::DeltaNet(delta) => {
-            delta.channels() * delta.kernel + delta.value_size + 2 * delta.value_heads
-        }
+        Mixer::DeltaNet(delta) => delta.channels() * delta.kernel + delta.value_size + 2 * delta.value_heads,
     };
     // A matrix of an expert is described by some words.
     let experts = layer.feed_forward.experts.as_ref().map_or(0, |experts| 3 * 24 * experts.count);

@@ -184,7 +184,9 @@ impl<'m> Finder<'m> {
     fn layer(self) -> Result<LayerWeights<'m>, EngineError> {
         use LayerTensor as L;
         let Some(shape) = self.architecture().layer(self.index) else {
-            return Err(nearfield_model::ModelError::NoSuchTensor { role: self.role(L::AttentionNorm) }.into());
+            return Err(
+                nearfield_model::ModelError::NoSuchTensor { role: self.role(L::AttentionNorm) }.into()
+            );
         };
         let mixer = match &shape.mixer {
             Mixer::Attention(attention) => {
@@ -237,8 +239,7 @@ impl<'m> Finder<'m> {
     fn delta_net(self, kernel: usize) -> Result<DeltaNetWeights<'m>, EngineError> {
         use LayerTensor as L;
         let stored = self.vector(L::DeltaConvolution)?;
-        let convolution =
-            (0..kernel).flat_map(|j| stored.iter().skip(j).step_by(kernel)).copied().collect();
+        let convolution = (0..kernel).flat_map(|j| stored.iter().skip(j).step_by(kernel)).copied().collect();
         Ok(DeltaNetWeights {
             input: self.matrix(L::DeltaInput)?,
             gate: self.matrix(L::DeltaGate)?,

@@ -228,14 +228,15 @@ mod tests {
         let stride = 2 * 4 + 6;
         let mut state: Vec<f64> = numbers(24, 3).iter().map(|x| f64::from(*x)).collect();
         for t in 0..9 {
-            let token: Vec<f64> =
-                case.mixed[t * stride..][..stride].iter().map(|x| f64::from(*x)).collect();
+            let token: Vec<f64> = case.mixed[t * stride..][..stride].iter().map(|x| f64::from(*x)).collect();
             let (strength, decay) = (f64::from(case.gates[2 * t]), f64::from(case.gates[2 * t + 1]));
             state.iter_mut().for_each(|s| *s *= decay);
             for j in 0..6 {
                 let read: f64 = (0..4).map(|i| state[i * 6 + j] * token[4 + i]).sum();
                 let delta = strength * (token[8 + j] - read);
-                (0..4).for_each(|i| state[i * 6 + j] += token[4 + i] * delta);
+                for i in 0..4 {
+                    state[i * 6 + j] += token[4 + i] * delta;
+                }
                 let out: f64 = (0..4).map(|i| state[i * 6 + j] * token[i]).sum();
                 let found = f64::from(f32::from_bits(got[t * 6 + j]));
                 assert!((found - out).abs() < 1e-5, "token {t}, column {j}: {found}, not {out}");

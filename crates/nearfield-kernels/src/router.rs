@@ -128,7 +128,13 @@ mod tests {
         let experts = |chosen: Vec<Chosen>| chosen.iter().map(|chosen| chosen.expert).collect::<Vec<_>>();
         assert_eq!(experts(choose(&[1.0; 20], 4)), [0, 1, 2, 3]);
         assert_eq!(experts(choose(&[0.0, 2.0, 2.0, 1.0, 2.0], 2)), [1, 2]);
-        assert_eq!(choose(&[f32::NAN, 1.0, 2.0], 2).len(), 2);
+    }
+
+    #[test]
+    fn a_score_that_is_no_number_does_not_pass_unnoticed() {
+        let mut chosen = Vec::new();
+        choose_experts(KernelSet::Scalar, &[f32::NAN, 1.0, 2.0], 2, &mut chosen);
+        assert!(chosen.len() == 2 && chosen.iter().all(|chosen| chosen.weight.is_nan()));
     }
 
     #[test]

@@ -15,7 +15,8 @@ pub mod text;
 pub mod tokenizer;
 
 pub use architecture::{
-    Activation, Architecture, Attention, DeltaNet, DraftTensor, ExpertTensor, Experts, Family, FeedForward, Layer, LayerTensor, Mixer, Rope, RopePairing, RopeScaling, TensorRole,
+    Activation, Architecture, Attention, DeltaNet, DraftTensor, ExpertTensor, Experts, Family, FeedForward,
+    Layer, LayerTensor, Mixer, Rope, RopePairing, RopeScaling, TensorRole,
 };
 pub use chat::{ChatMessage, ChatOptions, ChatTemplate};
 pub use error::ModelError;

@@ -70,8 +70,7 @@ impl Step<'_> {
         fit(if shape.gated { &mut *projected } else { &mut *query }, count * shape.query_rows());
         fit(key, if weights.key.is_some() { count * width } else { 0 });
         fit(value, if weights.key.is_some() { count * width } else { 0 });
-        let mut list =
-            vec![(&weights.query, if shape.gated { &mut *projected } else { &mut *query })];
+        let mut list = vec![(&weights.query, if shape.gated { &mut *projected } else { &mut *query })];
         if let Some(matrix) = &weights.key {
             list.push((matrix, &mut *key));
         }

@@ -45,8 +45,7 @@ impl Step<'_> {
         let (dense, sum) = (SharedSlice::new(branch), SharedSlice::new(&mut experts.sum));
         self.compute.rows(count, &|row| {
             // SAFETY: each row is visited once.
-            let (dense, sum) =
-                unsafe { (dense.get(row * hidden, hidden), sum.get(row * hidden, hidden)) };
+            let (dense, sum) = unsafe { (dense.get(row * hidden, hidden), sum.get(row * hidden, hidden)) };
             if let Some(norm) = &weights.post_dense_norm {
                 vector::rms_norm_in_place(set, dense, norm, epsilon);
             }

@@ -195,7 +195,8 @@ impl Graph<'_> {
         if rows.count() == 0 {
             return;
         }
-        let (Some(shape), Some(weights)) = (self.architecture.layers.get(index), self.weights.layers.get(index))
+        let (Some(shape), Some(weights)) =
+            (self.architecture.layers.get(index), self.weights.layers.get(index))
         else {
             return;
         };

@@ -10,7 +10,8 @@ use crate::weights::PerLayerWeights;
 impl Graph<'_> {
     /// Every layer's inputs, from the embedded tokens in the stream. Of the second table one row a token is read.
     pub(super) fn per_layer_inputs(&mut self, chunks: &[Chunk<'_>]) {
-        let (Some(width), Some(weights)) = (self.architecture.per_layer_input, &self.weights.per_layer) else {
+        let (Some(width), Some(weights)) = (self.architecture.per_layer_input, &self.weights.per_layer)
+        else {
             self.buffers.inputs.clear();
             return;
         };

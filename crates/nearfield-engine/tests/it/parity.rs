@@ -91,7 +91,11 @@ fn recurrent_states_and_draft_heads() {
                 let logits = runner.draft(&mut sequence, first, states, following).unwrap();
                 for row in 0..count {
                     let off = largest(logits.row(row), wanted[first + row]);
-                    assert!(off <= TOLERANCE, "{name}: row {} of the draft head is off by {off}", first + row);
+                    assert!(
+                        off <= TOLERANCE,
+                        "{name}: row {} of the draft head is off by {off}",
+                        first + row
+                    );
                 }
                 first += count;
             }

@@ -2,16 +2,21 @@
 
 use std::path::Path;
 
-use nearfield_engine::{Arithmetic, Chunk, KernelSet, KeyValueType, LogitsWanted, Runner, RunnerOptions};
+use nearfield_engine::{
+    Arithmetic, Chunk, KernelSet, KeyValueType, LogitsWanted, Runner, RunnerOptions, Sequence,
+};
 use nearfield_kernels::f32_to_f16;
 use nearfield_model::Model;
 use nearfield_testkit::gguf_conversion::{MatrixStorage, convert_checkpoint_with};
 
-use crate::support::{FIXTURES, Reference, bits, feed, folder, logits, plain};
+use crate::support::{ALL, FIXTURES, Reference, bits, feed, folder, logits, plain};
 
 /// A fixture as published, and as a GGUF file with its matrices in integer formats where their width allows it.
-fn models(name: &str) -> [(String, Model); 2] {
-    let published = Model::open(&folder(name)).unwrap();
+fn models(name: &str) -> Vec<(String, Model)> {
+    let published = (format!("{name} as published"), Model::open(&folder(name)).unwrap());
+    if !FIXTURES.contains(&name) {
+        return vec![published];
+    }
     let writer = convert_checkpoint_with(&folder(name), &mut |matrix, columns, values| {
         if columns % 32 != 0 {
             MatrixStorage::F16.encode(values)
@@ -23,7 +28,7 @@ fn models(name: &str) -> [(String, Model); 2] {
     });
     let bytes = writer.unwrap().build();
     let quantized = Model::from_gguf_bytes(Path::new("quantized.gguf"), bytes).unwrap();
-    [(format!("{name} as published"), published), (format!("{name} quantized"), quantized)]
+    vec![published, (format!("{name} quantized"), quantized)]
 }
 
 /// Blocks of 32: a scale, 32 signed bytes.
@@ -56,7 +61,7 @@ fn q4_1(values: &[f32]) -> (u32, Vec<u8>) {
 
 #[test]
 fn kernels_threads_and_pieces_change_nothing() {
-    for name in FIXTURES {
+    for name in ALL {
         let prompt = Reference::of(name).tokens("c.input_ids");
         for (what, model) in models(name) {
             let wanted = bits(&logits(&model, &plain(), &prompt, &[100]));
@@ -149,7 +154,7 @@ fn among_neighbours(
 
 #[test]
 fn neighbours_change_nothing() {
-    for name in FIXTURES {
+    for name in ALL {
         let reference = Reference::of(name);
         let prompt = reference.tokens("a.input_ids");
         let others: Vec<Vec<u32>> = (0..9)
@@ -179,4 +184,56 @@ fn what_was_in_the_cache_before_changes_nothing() {
     let mut runner = Runner::new(&model, &options).unwrap();
     feed(&mut runner, &other, &[100]);
     assert!(bits(&feed(&mut runner, &prompt, &[20])) == wanted);
+}
+
+/// The next logits after each of `tokens`.
+fn follow(runner: &mut Runner<'_>, sequence: &mut Sequence, tokens: &[u32]) -> Vec<u32> {
+    let mut all = Vec::new();
+    for token in tokens {
+        let tokens = std::slice::from_ref(token);
+        let mut chunk = [Chunk { sequence, tokens, logits: LogitsWanted::Last }];
+        all.extend(runner.step(&mut chunk).unwrap().row(0).iter().map(|value| value.to_bits()));
+    }
+    all
+}
+
+#[test]
+fn a_snapshot_brings_back_the_same_bytes() {
+    for name in ALL {
+        let model = Model::open(&folder(name)).unwrap();
+        let tokens = Reference::of(name).tokens("c.input_ids");
+        let mut runner = Runner::new(&model, &plain()).unwrap();
+        let mut sequence = runner.open(tokens.len()).unwrap();
+        follow(&mut runner, &mut sequence, &tokens[..40]);
+        let snapshot = sequence.snapshot();
+        assert_eq!(snapshot.length(), 40);
+        let wanted = follow(&mut runner, &mut sequence, &tokens[40..60]);
+        let heads: Vec<u32> = sequence.recurrent_heads(0).iter().map(|value| value.to_bits()).collect();
+        // Other tokens come and go, of which up to some are the right ones.
+        for right in [0, 3, 8] {
+            assert!(sequence.restore(&snapshot));
+            follow(&mut runner, &mut sequence, &tokens[40..40 + right]);
+            follow(&mut runner, &mut sequence, &tokens[..8 - right]);
+            assert!(sequence.restore(&snapshot));
+            assert_eq!(sequence.length(), 40);
+            let got = follow(&mut runner, &mut sequence, &tokens[40..60]);
+            assert!(got == wanted, "{name}, {right} right");
+            let state: Vec<u32> = sequence.recurrent_heads(0).iter().map(|value| value.to_bits()).collect();
+            assert!(state == heads, "{name}, {right} right: the state");
+        }
+        sequence.truncate(20);
+        assert!(!sequence.restore(&snapshot), "what was cut cannot come back");
+    }
+}
+
+#[test]
+fn a_recurrent_sequence_that_was_cut_does_not_go_on() {
+    let model = Model::open(&folder("qwen3_5")).unwrap();
+    let mut runner = Runner::new(&model, &plain()).unwrap();
+    let mut sequence = runner.open(64).unwrap();
+    follow(&mut runner, &mut sequence, &[1, 2, 3, 4]);
+    sequence.truncate(2);
+    let mut chunk = [Chunk { sequence: &mut sequence, tokens: &[5], logits: LogitsWanted::Last }];
+    let error = runner.step(&mut chunk).unwrap_err();
+    assert!(error.to_string().contains("snapshot"), "{error}");
 }

@@ -209,7 +209,11 @@ impl<'a> Config<'a> {
     }
 
     /// The type of each layer, each one of those that the family has.
-    pub(super) fn layer_types(&self, layers: usize, possible: &[&str]) -> Result<Vec<&'a str>, DescriptionError> {
+    pub(super) fn layer_types(
+        &self,
+        layers: usize,
+        possible: &[&str],
+    ) -> Result<Vec<&'a str>, DescriptionError> {
         const KEY: &str = "layer_types";
         let wrong = |problem| DescriptionError::new(self.text.label(KEY), problem);
         let types = self.text.texts(KEY)?.ok_or_else(|| self.text.missing(KEY))?;

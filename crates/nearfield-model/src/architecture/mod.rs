@@ -341,8 +341,7 @@ impl Architecture {
         }
         if let Some(source) = attention.shares {
             let same = |source: &Attention| {
-                (source.key_value_heads, source.head_size)
-                    == (attention.key_value_heads, attention.head_size)
+                (source.key_value_heads, source.head_size) == (attention.key_value_heads, attention.head_size)
             };
             let source = self.layers.get(source).filter(|_| source < index).and_then(Layer::cached);
             if !source.is_some_and(same) {

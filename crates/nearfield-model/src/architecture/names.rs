@@ -39,7 +39,11 @@ const OUTSIDE: [(TensorRole, &str, &str); 6] = [
     (TensorRole::OutputNorm, "output_norm.weight", "model.norm.weight"),
     (TensorRole::OutputHead, "output.weight", "lm_head.weight"),
     (TensorRole::PerLayerEmbedding, "per_layer_token_embd.weight", "model.embed_tokens_per_layer.weight"),
-    (TensorRole::PerLayerProjection, "per_layer_model_proj.weight", "model.per_layer_model_projection.weight"),
+    (
+        TensorRole::PerLayerProjection,
+        "per_layer_model_proj.weight",
+        "model.per_layer_model_projection.weight",
+    ),
     (TensorRole::PerLayerNorm, "per_layer_proj_norm.weight", "model.per_layer_projection_norm.weight"),
 ];
 
@@ -119,8 +123,10 @@ impl Names {
                 }
             }
             if count > 0 {
-                let stacks: [(&str, &'static [ExpertTensor]); 2] =
-                    [("gate_up_proj", &[ExpertTensor::Gate, ExpertTensor::Up]), ("down_proj", &[ExpertTensor::Down])];
+                let stacks: [(&str, &'static [ExpertTensor]); 2] = [
+                    ("gate_up_proj", &[ExpertTensor::Gate, ExpertTensor::Up]),
+                    ("down_proj", &[ExpertTensor::Down]),
+                ];
                 for (name, parts) in stacks {
                     let name = format!("{prefix}{}.{name}", experts.published);
                     names.targets.insert(name, Target::Stack { layer, parts });

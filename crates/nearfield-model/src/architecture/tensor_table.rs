@@ -227,7 +227,9 @@ fn layer_shape(part: LayerTensor, index: usize, architecture: &Architecture) -> 
     let vector = TensorShape::Vector;
     let matrix = |rows, columns| TensorShape::Matrix { rows, columns };
     match part {
-        L::Query | L::QueryBias | L::Key | L::KeyBias | L::Value | L::ValueBias => projection_shape(part, layer, hidden),
+        L::Query | L::QueryBias | L::Key | L::KeyBias | L::Value | L::ValueBias => {
+            projection_shape(part, layer, hidden)
+        }
         L::AttentionOutput => Some(matrix(hidden, layer.attention()?.width())),
         L::QueryNorm => Some(vector(layer.attention()?.head_size)),
         L::KeyNorm => Some(vector(layer.cached()?.head_size)),

@@ -92,10 +92,12 @@ impl<'a> Binder<'a> {
         layer: usize,
         parts: &[ExpertTensor],
     ) -> Result<(), ModelError> {
-        let role = |index, part| TensorRole::Layer { index: layer, part: LayerTensor::Expert { index, part } };
+        let role =
+            |index, part| TensorRole::Layer { index: layer, part: LayerTensor::Expert { index, part } };
         let experts = self.architecture().layer(layer).and_then(|layer| layer.feed_forward.experts.as_ref());
         let count = experts.map_or(0, |experts| experts.count);
-        let shapes: Vec<_> = parts.iter().filter_map(|part| shape(role(0, *part), self.architecture())).collect();
+        let shapes: Vec<_> =
+            parts.iter().filter_map(|part| shape(role(0, *part), self.architecture())).collect();
         let rows: usize = shapes.iter().map(|shape| shape.rows_and_columns().0).sum();
         let columns = shapes.first().map_or(0, |shape| shape.rows_and_columns().1);
         if found.shape != [count, rows, columns] {
@@ -134,8 +136,7 @@ impl<'a> Binder<'a> {
 
     /// All parts, or an error for the first that no tensor has taken, unless it is a head that may be absent.
     pub(super) fn finish(self) -> Result<BTreeMap<TensorRole, Entry>, ModelError> {
-        let may_be_absent =
-            |role| role == TensorRole::OutputHead && self.description.head != Head::Own;
+        let may_be_absent = |role| role == TensorRole::OutputHead && self.description.head != Head::Own;
         let missing = self
             .names
             .parts()

@@ -51,7 +51,8 @@ impl Tensors {
             // Multimodal checkpoints put the text model one level down, in one of two places.
             let name = tensor.name.replacen("language_model.", "", 1);
             let Some(target) = binder.target(&name) else {
-                let Some((_, what)) = IGNORED_PREFIXES.iter().find(|(prefix, _)| name.starts_with(prefix)) else {
+                let Some((_, what)) = IGNORED_PREFIXES.iter().find(|(prefix, _)| name.starts_with(prefix))
+                else {
                     return Err(binder.unknown(&tensor.name));
                 };
                 note_skipped(&mut skipped, what, tensor.place().1.len() as u64);

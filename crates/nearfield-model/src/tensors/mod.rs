@@ -4,11 +4,7 @@ mod binder;
 mod checkpoint;
 mod gguf;
 
-use std::{
-    collections::BTreeMap,
-    ops::Range,
-    path::PathBuf,
-};
+use std::{collections::BTreeMap, ops::Range, path::PathBuf};
 
 use nearfield_kernels::{WeightFormat, dequantize_row, math};
 
@@ -116,7 +112,8 @@ impl Tensors {
         let Matrix { format, rows, columns, bytes, scale, .. } = self.matrix(role)?;
         let mut values = vec![0.0; rows * columns];
         let row_bytes = bytes.len().checked_div(rows).unwrap_or(0);
-        for (row, bytes) in values.chunks_exact_mut(columns.max(1)).zip(bytes.chunks_exact(row_bytes.max(1))) {
+        for (row, bytes) in values.chunks_exact_mut(columns.max(1)).zip(bytes.chunks_exact(row_bytes.max(1)))
+        {
             dequantize_row(format, bytes, row);
         }
         let offset = if role.is_norm() { self.conventions.norm_offset } else { 0.0 };

@@ -3,8 +3,8 @@
 
 use super::{
     super::{
-        Activation, Architecture, Attention, Conventions, Description, DescriptionError, Family, FamilyDescription, FeedForward, Head, Layer,
-        LayerTensor as L, Mixer, Rope, RopePairing,
+        Activation, Architecture, Attention, Conventions, Description, DescriptionError, Family,
+        FamilyDescription, FeedForward, Head, Layer, LayerTensor as L, Mixer, Rope, RopePairing,
         config::{Config, ConfigDefaults},
         gguf_settings::GgufSettings,
         inverse_root,

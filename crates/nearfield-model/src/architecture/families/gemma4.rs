@@ -86,7 +86,8 @@ pub(super) fn layers(
     shared: usize,
     experts: Option<&Experts>,
 ) -> Result<Vec<Layer>, DescriptionError> {
-    let wrong = |problem: &str| DescriptionError::new("the number of layers that share keys and values", problem);
+    let wrong =
+        |problem: &str| DescriptionError::new("the number of layers that share keys and values", problem);
     let own = kinds.len().checked_sub(shared).ok_or_else(|| wrong("is larger than that of all layers"))?;
     let layer = |(index, kind): (usize, &Kind)| {
         let shares = if index < own {
@@ -168,7 +169,8 @@ fn kinds(config: &Config<'_>, base: &ConfigBase) -> Result<Vec<Kind>, Descriptio
             values_are_keys: keys_are_values && !sliding,
         };
         for key in [layer_type.to_owned(), index.to_string()] {
-            let Some(exception) = exceptions.as_ref().map(|all| all.object(&key)).transpose()?.flatten() else {
+            let Some(exception) = exceptions.as_ref().map(|all| all.object(&key)).transpose()?.flatten()
+            else {
                 continue;
             };
             kind.head_size = exception.size("head_dim")?.unwrap_or(kind.head_size);

@@ -1,8 +1,8 @@
 //! What Llama, Qwen2 and Qwen3 have in common: pre-norm layers, one position encoding, full attention, SwiGLU.
 
 use super::super::{
-    Activation, Architecture, Attention, Conventions, Description, DescriptionError, Family, FeedForward, Head, Layer, LayerTensor as L, Mixer, Rope,
-    RopePairing,
+    Activation, Architecture, Attention, Conventions, Description, DescriptionError, Family, FeedForward,
+    Head, Layer, LayerTensor as L, Mixer, Rope, RopePairing,
     config::{Config, ConfigDefaults},
     gguf_settings::{GgufBase, GgufSettings},
     rope::{RopeScaling, scaling_from_gguf},

@@ -29,8 +29,7 @@ const DELTA_DECAY_RATE: LayerTensorNames = names(L::DeltaDecayRate, "ssm_a", "li
 const DELTA_CONVOLUTION: LayerTensorNames =
     names(L::DeltaConvolution, "ssm_conv1d.weight", "linear_attn.conv1d.weight");
 const DELTA_NORM: LayerTensorNames = names(L::DeltaNorm, "ssm_norm.weight", "linear_attn.norm.weight");
-const DELTA_OUTPUT: LayerTensorNames =
-    names(L::DeltaOutput, "ssm_out.weight", "linear_attn.out_proj.weight");
+const DELTA_OUTPUT: LayerTensorNames = names(L::DeltaOutput, "ssm_out.weight", "linear_attn.out_proj.weight");
 
 /// What comes before the feed-forward block, in both families.
 const BEFORE: [LayerTensorNames; 17] = [
@@ -113,11 +112,8 @@ struct Parts {
 
 impl Parts {
     fn layer(&self, full: bool) -> Layer {
-        let mixer = if full {
-            Mixer::Attention(self.attention.clone())
-        } else {
-            Mixer::DeltaNet(self.delta.clone())
-        };
+        let mixer =
+            if full { Mixer::Attention(self.attention.clone()) } else { Mixer::DeltaNet(self.delta.clone()) };
         Layer { mixer, feed_forward: self.feed_forward.clone() }
     }
 }
@@ -133,7 +129,10 @@ fn from_config(config: &Config<'_>, family: Family) -> Result<Description, Descr
     config.refuse_flag("mtp_use_dedicated_embeddings")?;
     let text = &config.text;
     if text.flag("attn_output_gate")? == Some(false) {
-        return Err(DescriptionError::new(text.label("attn_output_gate"), "is false, which is not supported"));
+        return Err(DescriptionError::new(
+            text.label("attn_output_gate"),
+            "is false, which is not supported",
+        ));
     }
     let base = config.base(DEFAULTS)?;
     let parts = Parts {
@@ -218,7 +217,8 @@ fn every(interval: usize, layers: usize, setting: String) -> Result<Vec<bool>, D
 fn rope(config: &Config<'_>, head_size: usize) -> Result<Rope, DescriptionError> {
     let text = &config.text;
     let object = config.rope_object()?;
-    let inside = |key: &str| object.as_ref().map(|object| object.number(key)).transpose().map(Option::flatten);
+    let inside =
+        |key: &str| object.as_ref().map(|object| object.number(key)).transpose().map(Option::flatten);
     if let Some(object) = &object
         && let Some(kind) = object.text("rope_type")?.or(object.text("type")?)
         && !["default", "mrope"].contains(&kind)
