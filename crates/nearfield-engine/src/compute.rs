@@ -150,11 +150,11 @@ impl Compute {
         if grouped.len() < most {
             grouped.resize_with(most, QuantizedRows::default);
         }
-        for number in 0..most {
+        for (number, quantized) in grouped.iter_mut().enumerate().take(most) {
             let mut same = list.iter().filter_map(|(groups, _)| groups.get(number));
             if let Some(group) = same.find(|group| integer(group.matrix)) {
                 let rows = &input[group.first * columns..][..group.count * columns];
-                grouped[number].quantize(set, pool, rows, group.count, columns);
+                quantized.quantize(set, pool, rows, group.count, columns);
             }
         }
         let grouped = &*grouped;

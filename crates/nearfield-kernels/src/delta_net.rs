@@ -230,7 +230,9 @@ mod tests {
         for t in 0..9 {
             let token: Vec<f64> = case.mixed[t * stride..][..stride].iter().map(|x| f64::from(*x)).collect();
             let (strength, decay) = (f64::from(case.gates[2 * t]), f64::from(case.gates[2 * t + 1]));
-            state.iter_mut().for_each(|s| *s *= decay);
+            for s in &mut state {
+                *s *= decay;
+            }
             for j in 0..6 {
                 let read: f64 = (0..4).map(|i| state[i * 6 + j] * token[4 + i]).sum();
                 let delta = strength * (token[8 + j] - read);

@@ -77,7 +77,7 @@ impl Names {
         for layer in 0..architecture.all_layers().count() {
             let prefix = format!("blk.{layer}.");
             names.add_layer(family, architecture, layer, &prefix, |names| names.gguf);
-            let count = names.expert_count(family, architecture, layer);
+            let count = Self::expert_count(family, architecture, layer);
             for (part, stack, _) in EXPERT_PARTS.into_iter().filter(|_| count > 0) {
                 for index in 0..count {
                     let part = LayerTensor::Expert { index, part };
@@ -114,7 +114,7 @@ impl Names {
                 if layer == layers { "mtp.layers.0.".to_owned() } else { format!("model.layers.{layer}.") };
             names.add_layer(family, architecture, layer, &prefix, |names| names.published);
             let Some(experts) = family.experts else { continue };
-            let count = names.expert_count(family, architecture, layer);
+            let count = Self::expert_count(family, architecture, layer);
             for index in 0..count {
                 for (part, _, name) in EXPERT_PARTS {
                     let part = LayerTensor::Expert { index, part };
@@ -136,7 +136,7 @@ impl Names {
         names
     }
 
-    fn expert_count(&self, family: &FamilyDescription, architecture: &Architecture, layer: usize) -> u16 {
+    fn expert_count(family: &FamilyDescription, architecture: &Architecture, layer: usize) -> u16 {
         let experts = architecture.layer(layer).and_then(|layer| layer.feed_forward.experts.as_ref());
         let count = experts.filter(|_| family.experts.is_some()).map_or(0, |experts| experts.count);
         u16::try_from(count).unwrap_or(u16::MAX)
