@@ -183,9 +183,13 @@ impl Terms {
             return Err(TermError::Short { term: term.to_owned() });
         }
         let list = self.by_first.entry(first).or_default();
-        list.push((small, class));
-        list.sort_by_key(|(term, _)| std::cmp::Reverse(term.len()));
+        let at = list.partition_point(|(known, _)| known.len() >= small.len());
+        list.insert(at, (small, class));
         Ok(())
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.by_first.is_empty()
     }
 
     pub(crate) fn firsts(&self) -> impl Iterator<Item = u8> {
