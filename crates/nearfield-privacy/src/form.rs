@@ -19,11 +19,6 @@ impl Form {
         }
     }
 
-    /// A pseudonym, which nobody turns back.
-    pub(crate) fn pseudonym(self, kind: &str, code: &str) -> String {
-        format!("[{kind}#{code}]")
-    }
-
     /// The first form that is not taken.
     pub(crate) fn free(taken: &[Self]) -> Option<Self> {
         (0..TAGS).map(|tag| Self { tag }).find(|form| !taken.contains(form))

@@ -221,7 +221,7 @@ impl<'a> Masker<'a> {
         let kind = span.entity.as_str();
         if self.treatments.of(span.entity, span.class) == Treatment::Hash {
             let key = self.key.ok_or(MaskError::NoKey)?;
-            return Ok(self.form.pseudonym(kind, &key.pseudonym(kind, value)));
+            return Ok(format!("[{kind}#{}]", key.pseudonym(kind, value)));
         }
         if let Some(placeholder) = self.placeholders.get(value) {
             return Ok(placeholder.clone());

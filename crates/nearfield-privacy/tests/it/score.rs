@@ -111,7 +111,7 @@ pub(crate) fn data(path: &str) -> Option<Vec<u8>> {
         Ok(bytes) => Some(bytes),
         Err(error) => {
             assert!(std::env::var_os("CI").is_none(), "{path}: {error}");
-            println!("skipped: {path} is not here; set NEARFIELD_TEST_DATA");
+            eprintln!("skipped: {path} is not here; set NEARFIELD_TEST_DATA");
             None
         }
     }
