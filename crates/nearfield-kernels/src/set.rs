@@ -18,6 +18,9 @@ pub enum KernelSet {
     /// AVX-512 F, BW, VL and VNNI.
     #[cfg(target_arch = "x86_64")]
     Avx512,
+    /// NEON with the dot product of Armv8.2.
+    #[cfg(target_arch = "aarch64")]
+    Neon,
 }
 
 /// The environment asked for kernels that this machine cannot run.
@@ -52,6 +55,8 @@ impl KernelSet {
             Self::AvxVnni => "avx-vnni",
             #[cfg(target_arch = "x86_64")]
             Self::Avx512 => "avx512",
+            #[cfg(target_arch = "aarch64")]
+            Self::Neon => "neon",
         }
     }
 
@@ -82,6 +87,12 @@ impl KernelSet {
             {
                 sets.push(Self::Avx512);
             }
+        }
+        #[cfg(target_arch = "aarch64")]
+        if std::arch::is_aarch64_feature_detected!("neon")
+            && std::arch::is_aarch64_feature_detected!("dotprod")
+        {
+            sets.push(Self::Neon);
         }
         sets
     }
@@ -116,6 +127,9 @@ macro_rules! multiversion {
                 #[cfg(target_arch = "x86_64")]
                 // SAFETY: as above.
                 $crate::set::KernelSet::Avx512 => unsafe { $avx512($($arg),*) },
+                // NEON belongs to every aarch64 target, so the body is compiled for it already.
+                #[cfg(target_arch = "aarch64")]
+                $crate::set::KernelSet::Neon => $body($($arg),*),
             }
         }
 

@@ -55,6 +55,19 @@ pub(super) unsafe fn avx512(
     unsafe { rows_of::<crate::simd::avx512::Avx512>(weights, values, rows, output, scratch) }
 }
 
+#[cfg(target_arch = "aarch64")]
+#[target_feature(enable = "neon,dotprod")]
+pub(super) unsafe fn neon(
+    weights: &WeightMatrix<'_>,
+    values: &[f32],
+    rows: Range<usize>,
+    output: &Output<'_>,
+    scratch: &mut MatmulScratch,
+) {
+    // SAFETY: the features are enabled here; the rest is the caller's promise.
+    unsafe { rows_of::<crate::simd::neon::Neon>(weights, values, rows, output, scratch) }
+}
+
 /// Columns of a panel of dequantized rows: a multiple of every format's group.
 const PANEL_COLUMNS: usize = GROUP * TILE_GROUPS;
 

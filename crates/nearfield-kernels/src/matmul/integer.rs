@@ -102,6 +102,19 @@ pub(super) unsafe fn avx512(
     unsafe { by_format::<crate::simd::avx512::Avx512>(weights, activations, rows, output, scratch) }
 }
 
+#[cfg(target_arch = "aarch64")]
+#[target_feature(enable = "neon,dotprod")]
+pub(super) unsafe fn neon(
+    weights: &WeightMatrix<'_>,
+    activations: &QuantizedRows,
+    rows: Range<usize>,
+    output: &Output<'_>,
+    scratch: &mut MatmulScratch,
+) {
+    // SAFETY: the features are enabled here; the rest is the caller's promise.
+    unsafe { by_format::<crate::simd::neon::Neon>(weights, activations, rows, output, scratch) }
+}
+
 /// Calls the body once for each format, so that the format is a constant inside.
 ///
 /// # Safety

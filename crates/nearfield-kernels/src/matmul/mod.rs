@@ -241,6 +241,9 @@ pub unsafe fn matmul(
                 #[cfg(target_arch = "x86_64")]
                 // SAFETY: as above.
                 KernelSet::Avx512 => unsafe { integer::avx512(weights, quantized, rows, output, scratch) },
+                #[cfg(target_arch = "aarch64")]
+                // SAFETY: as above.
+                KernelSet::Neon => unsafe { integer::neon(weights, quantized, rows, output, scratch) },
             }
         }
         Activations::Float { values, columns } => {
@@ -256,6 +259,9 @@ pub unsafe fn matmul(
                 #[cfg(target_arch = "x86_64")]
                 // SAFETY: as above.
                 KernelSet::Avx512 => unsafe { float::avx512(weights, values, rows, output, scratch) },
+                #[cfg(target_arch = "aarch64")]
+                // SAFETY: as above.
+                KernelSet::Neon => unsafe { float::neon(weights, values, rows, output, scratch) },
             }
         }
     }
