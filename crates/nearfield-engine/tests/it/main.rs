@@ -8,3 +8,4 @@ mod parity;
 mod same_bytes;
 mod sessions;
 mod support;
+mod version;

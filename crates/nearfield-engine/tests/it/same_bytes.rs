@@ -12,7 +12,7 @@ use nearfield_testkit::gguf_conversion::{MatrixStorage, convert_checkpoint_with}
 use crate::support::{ALL, FIXTURES, Reference, bits, feed, folder, logits, plain};
 
 /// A fixture as published, and as a GGUF file with its matrices in integer formats where their width allows it.
-fn models(name: &str) -> Vec<(String, Model)> {
+pub(crate) fn models(name: &str) -> Vec<(String, Model)> {
     let published = (format!("{name} as published"), Model::open(&folder(name)).unwrap());
     if !FIXTURES.contains(&name) {
         return vec![published];

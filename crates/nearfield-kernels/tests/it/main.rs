@@ -8,3 +8,4 @@ mod fp8;
 mod golden;
 mod products;
 mod vectors;
+mod version;
