@@ -111,6 +111,8 @@ impl Admission {
     pub(crate) fn submit(&self, mut request: Generate) -> Result<Session, EngineError> {
         request.choices = request.choices.max(1);
         request.check(self.vocabulary)?;
+        // No more of it can ever come true.
+        request.prediction.truncate(self.context);
         let choices = request.choices as usize;
         if choices > self.slots {
             return Err(EngineError::TooManyChoices { choices, slots: self.slots });

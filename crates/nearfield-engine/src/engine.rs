@@ -7,6 +7,7 @@ use nearfield_kernels::KernelSet;
 use nearfield_model::Model;
 
 use crate::admission::{Admission, Load};
+use crate::drafter::{MakeDrafter, SuffixDrafter};
 use crate::error::EngineError;
 use crate::options::EngineOptions;
 use crate::plan::Plan;
@@ -14,6 +15,7 @@ use crate::request::Generate;
 use crate::runner::{Runner, RunnerOptions};
 use crate::scheduler::Scheduler;
 use crate::session::Session;
+use crate::speculation::Speculator;
 
 /// A loaded model that answers requests. Dropping it ends all sessions with [`EngineError::Stopped`].
 #[derive(Debug)]
@@ -39,6 +41,18 @@ impl Engine {
     /// As [`Engine::plan_for`]; and when a tensor is malformed, the kernels cannot run here, or the system refuses a
     /// thread.
     pub fn start(model: Arc<Model>, options: &EngineOptions) -> Result<Self, EngineError> {
+        Self::start_with(model, options, Box::new(|request, _| Box::new(SuffixDrafter::new(request))))
+    }
+
+    /// As [`Engine::start`], with drafters of the caller's.
+    ///
+    /// # Errors
+    /// As [`Engine::start`].
+    pub fn start_with(
+        model: Arc<Model>,
+        options: &EngineOptions,
+        make: MakeDrafter,
+    ) -> Result<Self, EngineError> {
         let plan = Self::plan_for(&model, options)?;
         let admission = Arc::new(Admission::new(&plan, model.architecture().vocabulary_size, options.queue));
         let runner_options = RunnerOptions {
@@ -50,6 +64,7 @@ impl Engine {
         };
         let (ready, started) = mpsc::sync_channel(1);
         let account = Arc::clone(&admission);
+        let speculator = Speculator::new(model.architecture(), options, make);
         let thread = std::thread::Builder::new().name("nearfield-engine".to_owned()).spawn(move || {
             // However the thread ends, nobody is left waiting.
             let _closed = Closing(&account);
@@ -57,7 +72,7 @@ impl Engine {
                 Ok(runner) => {
                     // The receiver waits for exactly this message.
                     drop(ready.send(Ok(runner.kernels())));
-                    Scheduler::new(runner, &account, &plan).run();
+                    Scheduler::new(runner, &account, &plan, speculator).run();
                 }
                 Err(error) => drop(ready.send(Err(error))),
             }

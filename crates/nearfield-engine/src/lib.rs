@@ -8,6 +8,7 @@
 mod admission;
 mod cache;
 mod compute;
+mod drafter;
 mod engine;
 mod error;
 mod graph;
@@ -24,15 +25,17 @@ mod sampler;
 mod scheduler;
 mod session;
 mod shared;
+mod speculation;
 mod weights;
 
 pub use admission::Load;
 pub use cache::Sequence;
+pub use drafter::{Drafter, MakeDrafter, SuffixDrafter};
 pub use engine::Engine;
 pub use error::EngineError;
 pub use memory::available as available_memory;
 pub use nearfield_kernels::{KernelSet, KeyValueType};
-pub use options::EngineOptions;
+pub use options::{EngineOptions, Speculation};
 pub use plan::Plan;
 pub use recurrent::Snapshot;
 pub use request::{Generate, MAX_ALTERNATIVES, Sampling};

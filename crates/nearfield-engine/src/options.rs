@@ -4,6 +4,19 @@ use nearfield_kernels::{KernelSet, KeyValueType};
 
 use crate::runner::Arithmetic;
 
+/// Whether tokens are guessed ahead, to be checked several at a time. Answers are the same in every case. Recurrent models
+/// are never guessed for: they could not take a wrong guess back.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Speculation {
+    /// Never.
+    Off,
+    /// As many as pay, by what was right before and what steps are measured to take.
+    #[default]
+    Adaptive,
+    /// So many where there are guesses, whether or not they pay: for tests and measurements.
+    Always(usize),
+}
+
 /// How an [`Engine`](crate::Engine) computes and how much it may take.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EngineOptions {
@@ -17,6 +30,8 @@ pub struct EngineOptions {
     pub arithmetic: Arithmetic,
     /// Kernel set; `None` takes the fastest, or what `NEARFIELD_KERNELS` names.
     pub kernels: Option<KernelSet>,
+    /// Whether tokens are guessed ahead.
+    pub speculation: Speculation,
     /// Sequences that may run at once (each choice of a request is one).
     pub slots: usize,
     /// Requests that may wait for a slot. With none, a request that cannot start at once is refused.
@@ -35,6 +50,7 @@ impl Default for EngineOptions {
             key_value_type: KeyValueType::F16,
             arithmetic: Arithmetic::Default,
             kernels: None,
+            speculation: Speculation::Adaptive,
             slots: 32,
             queue: 0,
             cache_bytes: None,

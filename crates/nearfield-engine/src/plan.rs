@@ -7,6 +7,7 @@ use crate::error::EngineError;
 use crate::memory;
 use crate::options::EngineOptions;
 use crate::recurrent::state_bytes;
+use crate::speculation::logits_rows;
 
 /// Longest context that is taken without being asked for.
 const DEFAULT_CONTEXT: usize = 8192;
@@ -35,6 +36,8 @@ pub struct Plan {
     pub slots: usize,
     /// Largest number of rows (tokens) in one step.
     pub rows: usize,
+    /// Largest number of rows in one step whose logits are computed.
+    pub logits_rows: usize,
     /// Bytes of intermediate results and tables.
     pub scratch_bytes: u64,
 }
@@ -60,6 +63,7 @@ impl Plan {
             context: wanted,
             slots: options.slots,
             rows: ROWS.max(options.slots + PROMPT_ROWS),
+            logits_rows: logits_rows(architecture, options),
             scratch_bytes: 0,
         };
         plan.scratch_bytes = scratch_bytes(architecture, &plan, options.thread_count());
@@ -127,7 +131,7 @@ fn widest_delta(architecture: &Architecture, size: impl Fn(&DeltaNet) -> usize) 
 }
 
 /// An upper bound of everything that a runner and a sampler allocate beside the cache: intermediate results of a full
-/// step, logits of every slot, int8 activations, each thread's scratch, RoPE tables, and norms and biases as `f32`.
+/// step, logits, int8 activations, each thread's scratch, RoPE tables, and norms and biases as `f32`.
 fn scratch_bytes(architecture: &Architecture, plan: &Plan, threads: usize) -> u64 {
     const FLOAT: u64 = 4;
     // Buffers that grow by doubling may be twice as large as what they hold.
@@ -150,7 +154,7 @@ fn scratch_bytes(architecture: &Architecture, plan: &Plan, threads: usize) -> u6
     let inputs = per_layer * architecture.layers.len() as u64;
     let floats = 4 * hidden + 3 * queries.max(draft) + 2 * keys + 2 * feed_forward + inputs;
     let buffers = FLOAT * rows * floats + experts_bytes(architecture, rows, hidden);
-    let logits = FLOAT * slots * vocabulary;
+    let logits = FLOAT * plan.logits_rows as u64 * vocabulary;
     let recurrent = slots * state_bytes(architecture);
     // A byte for each code; a scale and two sums for each group.
     let quantized = GROWTH * rows * (columns + columns / GROUP as u64 * 12);
@@ -165,6 +169,8 @@ fn scratch_bytes(architecture: &Architecture, plan: &Plan, threads: usize) -> u6
     let recurrence = GROWTH * FLOAT * 32 * (rows + widest_delta(architecture, |delta| delta.key_size));
     // Changed logits, weights and candidates of the sampler.
     let sampler = 3 * FLOAT * vocabulary;
+    // Of each token of a sequence: the token, the place before it of the same kind, and up to two places in their list.
+    let drafters = GROWTH * FLOAT * 4 * slots * plan.context as u64;
     buffers
         + logits
         + recurrent
@@ -173,6 +179,7 @@ fn scratch_bytes(architecture: &Architecture, plan: &Plan, threads: usize) -> u6
         + rotations
         + vectors
         + sampler
+        + drafters
 }
 
 /// What the pairs of tokens and experts of a full step take, their quantized inputs included.

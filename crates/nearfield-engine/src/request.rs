@@ -14,6 +14,9 @@ pub struct Generate {
     pub tokens: Vec<u32>,
     /// Most tokens to generate for each choice, at least 1; `None` goes on to the end of the context.
     pub max_tokens: Option<usize>,
+    /// What the answer is expected to be, as far as the caller knows. Where it is right, the answer comes sooner; it never
+    /// comes out different.
+    pub prediction: Vec<u32>,
     /// How each token is picked.
     pub sampling: Sampling,
     /// Tokens that end a choice. They are not handed out.
@@ -77,7 +80,7 @@ impl Generate {
         if self.tokens.is_empty() {
             return Err(EngineError::EmptyPrompt);
         }
-        let fed = self.tokens.iter().chain(self.sampling.logit_bias.keys());
+        let fed = self.tokens.iter().chain(self.sampling.logit_bias.keys()).chain(&self.prediction);
         if let Some(token) = fed.copied().find(|token| *token as usize >= vocabulary) {
             return Err(EngineError::UnknownToken { token, vocabulary });
         }
@@ -155,5 +158,6 @@ mod tests {
         let unknown = |result| matches!(result, Err(EngineError::UnknownToken { token: 10, vocabulary: 10 }));
         assert!(unknown(checked(|r| r.tokens.push(10))));
         assert!(unknown(checked(|r| _ = r.sampling.logit_bias.insert(10, 1.0))));
+        assert!(unknown(checked(|r| r.prediction.push(10))));
     }
 }

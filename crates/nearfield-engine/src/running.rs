@@ -1,13 +1,16 @@
 //! Sessions that have been admitted, as the engine's thread sees them.
 
+use std::ops::Range;
 use std::time::Instant;
 
 use crate::admission::Job;
 use crate::cache::Sequence;
 use crate::outbox::Publisher;
 use crate::request::Generate;
+use crate::runner::Logits;
 use crate::sampler::{History, Sampler, draw};
 use crate::session::{FinishReason, SessionStats, Step};
+use crate::speculation::Drafts;
 
 /// A session that has been admitted.
 pub(crate) struct Running {
@@ -29,8 +32,10 @@ pub(crate) struct Running {
 pub(crate) struct Choice {
     pub(crate) index: u32,
     pub(crate) sequence: Sequence,
-    /// The token to be fed once the prompt is in the cache.
-    pub(crate) next: u32,
+    /// What is fed once the prompt is in the cache: the token picked last, and drafts of those to follow.
+    pub(crate) fed: Vec<u32>,
+    /// Guesses at the tokens to follow.
+    pub(crate) drafts: Option<Drafts>,
     pub(crate) generated: usize,
     /// Rows in the coming step.
     pub(crate) rows: usize,
@@ -44,6 +49,19 @@ impl Choice {
     pub(crate) fn prompt_left(&self, request: &Generate) -> usize {
         request.tokens.len().saturating_sub(self.sequence.length())
     }
+
+    /// Adds the first guesses to what is fed.
+    pub(crate) fn feed_drafts(&mut self, count: usize) {
+        if let Some(drafts) = &self.drafts {
+            self.fed.extend_from_slice(drafts.first(count));
+            self.rows += count;
+        }
+    }
+
+    /// Whether the prompt is complete, and a token of the answer is to be fed.
+    pub(crate) fn is_decoding(&self, request: &Generate) -> bool {
+        !self.over && self.prompt_left(request) == 0
+    }
 }
 
 impl Running {
@@ -55,7 +73,16 @@ impl Running {
             .zip(0..)
             .map(|(sequence, index)| {
                 let history = History::new(&request);
-                Choice { index, sequence, next: 0, generated: 0, rows: 0, over: false, history }
+                Choice {
+                    index,
+                    sequence,
+                    fed: Vec::new(),
+                    drafts: None,
+                    generated: 0,
+                    rows: 0,
+                    over: false,
+                    history,
+                }
             })
             .collect();
         let started = Instant::now();
@@ -78,22 +105,65 @@ impl Running {
         }
     }
 
-    /// Picks a choice's next token from its logits.
-    pub(crate) fn pick(&mut self, index: usize, logits: &[f32], sampler: &mut Sampler) {
+    /// Whether the coming step reads a part of the prompt.
+    pub(crate) fn reads(&self) -> bool {
+        self.choices.iter().any(|choice| choice.rows > 0 && choice.prompt_left(&self.request) > 0)
+    }
+
+    /// Picks a choice's tokens from the logits of its rows in the step: the first row's token, and one more for each
+    /// drafted token that is the one picked before it. What was fed beyond these is forgotten.
+    pub(crate) fn pick(
+        &mut self,
+        index: usize,
+        logits: &Logits<'_>,
+        rows: Range<usize>,
+        sampler: &mut Sampler,
+    ) {
+        let drafted = rows.len() - 1;
+        let first = self.choices[index].sequence.length() - drafted;
+        let mut picked = Vec::with_capacity(rows.len());
+        for (place, row) in rows.enumerate() {
+            let Some(token) = self.pick_one(index, logits.row(row), first + place, sampler) else { break };
+            picked.push(token);
+            let choice = &self.choices[index];
+            if choice.over || choice.fed.get(place + 1) != Some(&token) {
+                break;
+            }
+        }
         let choice = &mut self.choices[index];
-        let (number, position) = (choice.index, choice.sequence.length());
+        let drafts = choice.fed.iter().skip(1);
+        let accepted = picked.iter().zip(drafts).take_while(|(token, draft)| token == draft).count();
+        choice.sequence.truncate(first + accepted);
+        self.stats.drafted += drafted;
+        self.stats.accepted += accepted;
+        if let Some(drafts) = &mut choice.drafts {
+            drafts.picked(&picked, drafted);
+        }
+        choice.fed.clear();
+        choice.fed.extend(picked.last());
+    }
+
+    /// Picks and publishes the token at a position, by its logits. `None` if they are not finite.
+    fn pick_one(
+        &mut self,
+        index: usize,
+        logits: &[f32],
+        position: usize,
+        sampler: &mut Sampler,
+    ) -> Option<u32> {
+        let choice = &mut self.choices[index];
+        let number = choice.index;
         let drawn = draw(self.seed, number, position as u64);
         let Some(token) = sampler.pick(logits, &self.request.sampling, &choice.history, drawn) else {
             self.failed_at = Some(position - 1);
-            return;
+            return None;
         };
         self.first_token.get_or_insert_with(Instant::now);
         if self.request.stop_tokens.contains(&token) {
             choice.over = true;
             self.publisher.push(Step::Finished { choice: number, reason: FinishReason::Stop });
-            return;
+            return Some(token);
         }
-        choice.next = token;
         choice.generated += 1;
         choice.history.add(token);
         choice.over = choice.generated == self.max_tokens;
@@ -109,6 +179,7 @@ impl Running {
         if over {
             self.publisher.push(Step::Finished { choice: number, reason: FinishReason::Length });
         }
+        Some(token)
     }
 
     /// Ends a session whose choices are all over.

@@ -10,7 +10,7 @@ mod random;
 use nearfield_kernels::{KernelSet, math, vector};
 
 use crate::request::Sampling;
-use candidates::{best, likeliest};
+use candidates::{best, first_of, largest_of, likeliest, nucleus};
 
 pub(crate) use history::History;
 pub(crate) use random::draw;
@@ -20,13 +20,15 @@ pub(crate) struct Sampler {
     set: KernelSet,
     /// Logits after penalties and bias.
     changed: Vec<f32>,
+    /// Logits of the tokens that top-k leaves.
+    kept: Vec<f32>,
     /// Probabilities relative to the likeliest token's.
     weights: Vec<f32>,
 }
 
 impl Sampler {
     pub(crate) fn new(set: KernelSet) -> Self {
-        Self { set, changed: Vec::new(), weights: Vec::new() }
+        Self { set, changed: Vec::new(), kept: Vec::new(), weights: Vec::new() }
     }
 
     /// Picks a token; `drawn` in `0.0 .. 1.0` decides where chance does. `None` if a logit is not finite.
@@ -38,25 +40,42 @@ impl Sampler {
         drawn: f64,
     ) -> Option<u32> {
         let mut largest = vector::largest(self.set, logits)?;
+        let Self { set, changed, kept, weights } = self;
         let mut logits = logits;
         if changes_logits(settings) {
-            self.changed.clear();
-            self.changed.extend_from_slice(logits);
-            change(&mut self.changed, settings, history);
-            largest = self.changed.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-            logits = &self.changed;
+            changed.clear();
+            changed.extend_from_slice(logits);
+            change(changed, settings, history);
+            largest = largest_of(changed);
+            logits = changed;
         }
         if settings.temperature == 0.0 {
-            return logits.iter().position(|logit| *logit == largest).map(|id| id as u32);
+            return first_of(logits, largest);
         }
-        self.weights.resize(logits.len(), 0.0);
-        vector::exp_of_ratio(self.set, logits, largest, settings.temperature, &mut self.weights);
+        let few = settings.top_k > 0 && (settings.top_k as usize) < logits.len();
+        let ids = few.then(|| best(logits, settings.top_k as usize));
+        // Of a few candidates only their own weights are worked out.
+        let logits = match &ids {
+            Some(ids) => {
+                kept.clear();
+                kept.extend(ids.iter().map(|id| logits[*id as usize]));
+                &*kept
+            }
+            None => logits,
+        };
+        weights.resize(logits.len(), 0.0);
+        vector::exp_of_ratio(*set, logits, largest, settings.temperature, weights);
+        let weights = &*weights;
+        if let Some(ids) = ids {
+            let count = nucleus(weights, settings);
+            return pick_weighted(ids.into_iter().zip(weights.iter().copied()).take(count), drawn);
+        }
         if settings.top_k == 0 && settings.top_p == 1.0 {
-            let kept = (0_u32..).zip(&self.weights).filter(|(_, weight)| **weight >= settings.min_p);
+            let kept = (0_u32..).zip(weights).filter(|(_, weight)| **weight >= settings.min_p);
             return pick_weighted(kept.map(|(id, weight)| (id, *weight)), drawn);
         }
-        let candidates = likeliest(logits, &self.weights, settings);
-        pick_weighted(candidates.iter().map(|id| (*id, self.weights[*id as usize])), drawn)
+        let candidates = likeliest(logits, weights, settings);
+        pick_weighted(candidates.iter().map(|id| (*id, weights[*id as usize])), drawn)
     }
 
     /// The log-probability of a token before any setting is applied, and the `count` likeliest tokens with theirs.
@@ -66,7 +85,7 @@ impl Sampler {
         token: u32,
         count: usize,
     ) -> (f32, Vec<(u32, f32)>) {
-        let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        let largest = largest_of(logits);
         self.weights.resize(logits.len(), 0.0);
         vector::exp_of_ratio(self.set, logits, largest, 1.0, &mut self.weights);
         let sum: f64 = self.weights.iter().map(|weight| f64::from(*weight)).sum();

@@ -10,6 +10,7 @@ use crate::plan::Plan;
 use crate::runner::{Chunk, LogitsWanted, Runner};
 use crate::running::{Choice, Running};
 use crate::sampler::Sampler;
+use crate::speculation::Speculator;
 
 /// Most rows of prompts in a step while answers are being generated, so that these keep flowing.
 const PREFILL_BESIDE_DECODE: usize = 128;
@@ -19,6 +20,7 @@ pub(crate) struct Scheduler<'a> {
     runner: Runner<'a>,
     admission: &'a Admission,
     sampler: Sampler,
+    speculator: Speculator,
     running: Vec<Running>,
     /// Most rows in a step.
     rows: usize,
@@ -27,9 +29,21 @@ pub(crate) struct Scheduler<'a> {
 }
 
 impl<'a> Scheduler<'a> {
-    pub(crate) fn new(runner: Runner<'a>, admission: &'a Admission, plan: &Plan) -> Self {
-        let sampler = Sampler::new(runner.kernels());
-        Self { runner, admission, sampler, running: Vec::new(), rows: plan.rows, step_time: Duration::ZERO }
+    pub(crate) fn new(
+        runner: Runner<'a>,
+        admission: &'a Admission,
+        plan: &Plan,
+        speculator: Speculator,
+    ) -> Self {
+        Self {
+            sampler: Sampler::new(runner.kernels()),
+            runner,
+            admission,
+            speculator,
+            running: Vec::new(),
+            rows: plan.rows,
+            step_time: Duration::ZERO,
+        }
     }
 
     /// Works until the account is closed.
@@ -51,7 +65,9 @@ impl<'a> Scheduler<'a> {
         let positions = job.pages * PAGE_POSITIONS;
         let sequences: Vec<_> = (0..job.request.choices).map_while(|_| self.runner.open(positions)).collect();
         if sequences.len() == job.request.choices as usize {
-            self.running.push(Running::new(job, sequences));
+            let mut session = Running::new(job, sequences);
+            self.speculator.equip(&mut session);
+            self.running.push(session);
             return;
         }
         // The account admits no more than the cache holds. Were it wrong, the request would end as stopped.
@@ -69,12 +85,17 @@ impl<'a> Scheduler<'a> {
         if rows == 0 {
             return Ok(0);
         }
+        let rows = rows + self.speculator.deal(&mut self.running, rows, self.rows.saturating_sub(rows));
+        let reads = self.running.iter().any(Running::reads);
         let begun = Instant::now();
         self.compute()?;
         let taken = begun.elapsed();
         for session in &mut self.running {
             let part: usize = session.choices.iter().map(|choice| choice.rows).sum();
             session.stats.busy += taken.mul_f64(part as f64 / rows as f64);
+        }
+        if !reads {
+            self.speculator.took(rows, taken.as_secs_f64());
         }
         self.step_time = if self.step_time.is_zero() { taken } else { (self.step_time * 7 + taken) / 8 };
         self.remove_finished();
@@ -154,23 +175,23 @@ impl<'a> Scheduler<'a> {
                     let wanted = if last { LogitsWanted::Last } else { LogitsWanted::None };
                     (&prompt[fed..fed + choice.rows], wanted)
                 } else {
-                    (std::slice::from_ref(&choice.next), LogitsWanted::Last)
+                    (&choice.fed[..], LogitsWanted::All)
                 };
                 chunks.push(Chunk { sequence: &mut choice.sequence, tokens, logits });
             }
         }
         let logits = self.runner.step(&mut chunks)?;
         drop(chunks);
-        let mut rows = 0..logits.rows();
+        let mut first = 0;
         for session in &mut self.running {
             let prompt = session.request.tokens.len();
             for index in 0..session.choices.len() {
                 let choice = &session.choices[index];
-                if choice.rows > 0
-                    && choice.sequence.length() >= prompt
-                    && let Some(row) = rows.next()
-                {
-                    session.pick(index, logits.row(row), &mut self.sampler);
+                if choice.rows > 0 && choice.sequence.length() >= prompt {
+                    // The end of a prompt has one row of logits, what is fed of an answer one each.
+                    let count = choice.fed.len().max(1);
+                    session.pick(index, &logits, first..first + count, &mut self.sampler);
+                    first += count;
                 }
             }
         }

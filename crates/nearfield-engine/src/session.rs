@@ -53,6 +53,10 @@ pub struct SessionStats {
     pub cached_tokens: usize,
     /// Tokens that were handed out, all choices together.
     pub generated_tokens: usize,
+    /// Tokens that were guessed and fed to be checked, all choices together.
+    pub drafted: usize,
+    /// Those of them that were right.
+    pub accepted: usize,
     /// From the request to its first step.
     pub queued: Duration,
     /// From its first step to its first token.

@@ -134,6 +134,7 @@ impl Backend for LocalBackend {
             stop_tokens: lease.text().stop_tokens().ids().to_vec(),
             logprobs: request.logprobs,
             choices: request.choices,
+            ..Generate::default()
         };
         let session = lease.engine().submit(generate).map_err(|error| refused(error, &request))?;
         let facts = self.facts(&lease, seed);

@@ -3,7 +3,8 @@ use std::path::Path;
 use nearfield_model::Model;
 
 use super::*;
-use crate::options::EngineOptions;
+use crate::drafter::{Drafter, SuffixDrafter};
+use crate::options::{EngineOptions, Speculation};
 use crate::request::Generate;
 use crate::runner::RunnerOptions;
 use crate::session::Session;
@@ -23,7 +24,10 @@ fn with_scheduler(slots: usize, work: impl FnOnce(&Admission, &mut Scheduler<'_>
         cache_positions: plan.cache_positions,
     };
     let runner = Runner::new(&model, &runner_options).unwrap();
-    work(&admission, &mut Scheduler::new(runner, &admission, &plan));
+    let make = Box::new(|request: &Generate, _| Box::new(SuffixDrafter::new(request)) as Box<dyn Drafter>);
+    let options = EngineOptions { speculation: Speculation::Off, ..options };
+    let speculator = Speculator::new(model.architecture(), &options, make);
+    work(&admission, &mut Scheduler::new(runner, &admission, &plan, speculator));
 }
 
 fn submit(admission: &Admission, prompt: usize, choices: u32) -> Session {

@@ -3,6 +3,7 @@
 
 mod admission;
 mod callers;
+mod drafting;
 mod mutations;
 mod parity;
 mod same_bytes;

@@ -17,18 +17,21 @@ pub(crate) fn models(name: &str) -> Vec<(String, Model)> {
     if !FIXTURES.contains(&name) {
         return vec![published];
     }
-    let writer = convert_checkpoint_with(&folder(name), &mut |matrix, columns, values| {
-        if columns % 32 != 0 {
-            MatrixStorage::F16.encode(values)
-        } else if matrix.contains("ffn") {
-            q4_1(values)
-        } else {
-            q8_0(values)
-        }
-    });
+    let writer = convert_checkpoint_with(&folder(name), &mut integer_storage);
     let bytes = writer.unwrap().build();
     let quantized = Model::from_gguf_bytes(Path::new("quantized.gguf"), bytes).unwrap();
     vec![published, (format!("{name} quantized"), quantized)]
+}
+
+/// A matrix in an integer format, where its width allows it.
+pub(crate) fn integer_storage(matrix: &str, columns: usize, values: &[f32]) -> (u32, Vec<u8>) {
+    if !columns.is_multiple_of(32) {
+        MatrixStorage::F16.encode(values)
+    } else if matrix.contains("ffn") {
+        q4_1(values)
+    } else {
+        q8_0(values)
+    }
 }
 
 /// Blocks of 32: a scale, 32 signed bytes.
