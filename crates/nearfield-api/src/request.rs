@@ -41,6 +41,9 @@ pub struct Request {
     pub origin: Option<Dialect>,
     /// Fields of the body that only this dialect knows.
     pub extra: Extra,
+    /// With whom a local engine may share the work on the prompt: what is read for one domain speeds up nothing in
+    /// another. Set by whoever knows the caller, never read from the wire and never sent on it.
+    pub cache_domain: String,
 }
 
 impl Request {
@@ -63,6 +66,7 @@ impl Request {
             labels: Labels::default(),
             origin: None,
             extra: Extra::new(),
+            cache_domain: String::new(),
         }
     }
 }

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use nearfield_kernels::PAGE_POSITIONS;
 
+use crate::counters::Counters;
 use crate::error::EngineError;
 use crate::outbox::{Outbox, Publisher};
 use crate::plan::Plan;
@@ -67,6 +68,7 @@ struct State {
     waiting: VecDeque<Job>,
     /// When a slot is likely to be free.
     relief: Duration,
+    counters: Counters,
     closed: bool,
 }
 
@@ -97,6 +99,7 @@ impl Admission {
                 admitted: VecDeque::new(),
                 waiting: VecDeque::new(),
                 relief: Duration::ZERO,
+                counters: Counters::default(),
                 closed: false,
             }),
             work: Condvar::new(),
@@ -167,6 +170,14 @@ impl Admission {
     pub(crate) fn load(&self) -> Load {
         let state = self.lock();
         Load { running: self.slots - state.free_slots, queued: state.waiting.len(), slots: self.slots }
+    }
+
+    pub(crate) fn counters(&self) -> Counters {
+        self.lock().counters
+    }
+
+    pub(crate) fn set_counters(&self, counters: Counters) {
+        self.lock().counters = counters;
     }
 
     /// Takes what has been admitted; waits for something if `idle`. `None` once the engine is to stop.

@@ -7,6 +7,8 @@ use nearfield_kernels::KernelSet;
 use nearfield_model::Model;
 
 use crate::admission::{Admission, Load};
+use crate::cache::kept_states;
+use crate::counters::Counters;
 use crate::drafter::{MakeDrafter, SuffixDrafter};
 use crate::error::EngineError;
 use crate::options::EngineOptions;
@@ -65,14 +67,20 @@ impl Engine {
         let (ready, started) = mpsc::sync_channel(1);
         let account = Arc::clone(&admission);
         let speculator = Speculator::new(model.architecture(), options, make);
+        let prefix_cache_bytes = options.prefix_cache_bytes;
         let thread = std::thread::Builder::new().name("nearfield-engine".to_owned()).spawn(move || {
             // However the thread ends, nobody is left waiting.
             let _closed = Closing(&account);
             match Runner::new(&model, &runner_options) {
-                Ok(runner) => {
+                Ok(mut runner) => {
+                    runner.limit_states(kept_states(plan.slots));
+                    if let Some(bytes) = prefix_cache_bytes {
+                        runner.limit_shared(bytes);
+                    }
                     // The receiver waits for exactly this message.
                     drop(ready.send(Ok(runner.kernels())));
-                    Scheduler::new(runner, &account, &plan, speculator).run();
+                    let shares = prefix_cache_bytes != Some(0);
+                    Scheduler::new(runner, &account, &plan, speculator, shares).run();
                 }
                 Err(error) => drop(ready.send(Err(error))),
             }
@@ -95,6 +103,11 @@ impl Engine {
     /// How busy the engine is.
     pub fn load(&self) -> Load {
         self.admission.load()
+    }
+
+    /// What the engine has done since it was started. A session's part is there before its last step is handed out.
+    pub fn counters(&self) -> Counters {
+        self.admission.counters()
     }
 
     /// Starts a request, or refuses it at once; never waits. All its choices are admitted together or not at all.

@@ -8,6 +8,7 @@
 mod admission;
 mod cache;
 mod compute;
+mod counters;
 mod drafter;
 mod engine;
 mod error;
@@ -29,7 +30,8 @@ mod speculation;
 mod weights;
 
 pub use admission::Load;
-pub use cache::Sequence;
+pub use cache::{CacheDomain, PrefixCounters, Sequence};
+pub use counters::Counters;
 pub use drafter::{Drafter, MakeDrafter, SuffixDrafter};
 pub use engine::Engine;
 pub use error::EngineError;

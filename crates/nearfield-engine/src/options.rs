@@ -38,6 +38,9 @@ pub struct EngineOptions {
     pub queue: usize,
     /// Bytes for cached keys and values; `None` takes a quarter of the available memory. Never less than one context.
     pub cache_bytes: Option<u64>,
+    /// Bytes of the cache that may hold the beginnings of earlier requests, so that later ones need not compute them
+    /// again; `None` sets no limit but the cache's own, 0 keeps nothing.
+    pub prefix_cache_bytes: Option<u64>,
     /// Bytes that everything together may take; `None` takes what the system says is available.
     pub memory_bytes: Option<u64>,
 }
@@ -54,6 +57,7 @@ impl Default for EngineOptions {
             slots: 32,
             queue: 0,
             cache_bytes: None,
+            prefix_cache_bytes: None,
             memory_bytes: None,
         }
     }

@@ -3,6 +3,7 @@
 use nearfield_kernels::{GROUP, KeyValueLayout, KeyValueType, PAGE_POSITIONS};
 use nearfield_model::{Architecture, Attention, DeltaNet, Layer, Mixer, Model};
 
+use crate::cache::{ENTRY_BYTES, kept_states};
 use crate::error::EngineError;
 use crate::memory;
 use crate::options::EngineOptions;
@@ -155,7 +156,7 @@ fn scratch_bytes(architecture: &Architecture, plan: &Plan, threads: usize) -> u6
     let floats = 4 * hidden + 3 * queries.max(draft) + 2 * keys + 2 * feed_forward + inputs;
     let buffers = FLOAT * rows * floats + experts_bytes(architecture, rows, hidden);
     let logits = FLOAT * plan.logits_rows as u64 * vocabulary;
-    let recurrent = slots * state_bytes(architecture);
+    let recurrent = (slots + kept_states(plan.slots) as u64) * state_bytes(architecture);
     // A byte for each code; a scale and two sums for each group.
     let quantized = GROWTH * rows * (columns + columns / GROUP as u64 * 12);
     // Chains of 16 rows for each activation row, and a panel or a row of dequantized weights.
@@ -171,6 +172,8 @@ fn scratch_bytes(architecture: &Architecture, plan: &Plan, threads: usize) -> u6
     let sampler = 3 * FLOAT * vocabulary;
     // Of each token of a sequence: the token, the place before it of the same kind, and up to two places in their list.
     let drafters = GROWTH * FLOAT * 4 * slots * plan.context as u64;
+    // Entries of shared blocks, were every page one.
+    let entries = slots * (plan.context.div_ceil(PAGE_POSITIONS) as u64) * ENTRY_BYTES;
     buffers
         + logits
         + recurrent
@@ -180,6 +183,7 @@ fn scratch_bytes(architecture: &Architecture, plan: &Plan, threads: usize) -> u6
         + vectors
         + sampler
         + drafters
+        + entries
 }
 
 /// What the pairs of tokens and experts of a full step take, their quantized inputs included.

@@ -41,6 +41,11 @@ impl RecurrentState {
         self.layers.is_empty() || self.position == length
     }
 
+    /// Whether the model has no recurrent layers.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.layers.is_empty()
+    }
+
     pub(crate) fn advance(&mut self, tokens: usize) {
         self.position += tokens;
     }

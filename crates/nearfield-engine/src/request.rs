@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::cache::CacheDomain;
 use crate::error::EngineError;
 
 /// Most alternatives that a token's log-probabilities may list.
@@ -26,6 +27,8 @@ pub struct Generate {
     pub logprobs: Option<u8>,
     /// Independent continuations of the prompt, at least 1; 0 is taken for 1.
     pub choices: u32,
+    /// With whom the work on the prompt may be shared.
+    pub cache_domain: CacheDomain,
 }
 
 /// How a token is picked from the logits. The default picks the likeliest.

@@ -3,7 +3,7 @@
 use nearfield_kernels::{KernelSet, KeyValueType, ThreadPool, UnsupportedKernels};
 use nearfield_model::Model;
 
-use crate::cache::{Cache, Sequence};
+use crate::cache::{Cache, CacheDomain, PrefixCounters, Sequence};
 use crate::compute::Compute;
 use crate::error::EngineError;
 use crate::graph::{Buffers, Graph};
@@ -125,9 +125,45 @@ impl<'m> Runner<'m> {
 
     /// Reserves room for a sequence of up to `positions` tokens; `None` when the cache has not enough left.
     pub fn open(&mut self, positions: usize) -> Option<Sequence> {
-        let mut sequence = self.cache.reserve(positions)?;
+        self.reserve(None, positions)
+    }
+
+    /// As [`Runner::open`], for a sequence that may share its blocks of 32 tokens within a domain.
+    pub fn open_in(&mut self, domain: CacheDomain, positions: usize) -> Option<Sequence> {
+        self.reserve(Some(domain), positions)
+    }
+
+    fn reserve(&mut self, domain: Option<CacheDomain>, positions: usize) -> Option<Sequence> {
+        let mut sequence = self.cache.reserve(domain, positions)?;
         *sequence.state_mut() = RecurrentState::new(self.graph.architecture);
         Some(sequence)
+    }
+
+    /// Takes over what others of its domain have computed of the tokens that are to follow in a sequence, in whole
+    /// blocks and without the last token, and says how many tokens that are. The sequence must be at the end of what it
+    /// shares; elsewhere nothing is taken.
+    pub fn resume(&mut self, sequence: &mut Sequence, following: &[u32]) -> usize {
+        self.cache.resume(sequence, following)
+    }
+
+    /// Shares the whole blocks of a sequence with others of its domain. They cannot be truncated any more.
+    pub fn share(&mut self, sequence: &mut Sequence) {
+        self.cache.share(sequence);
+    }
+
+    /// Limits the bytes of shared blocks; without a limit they take what sequences leave of the cache.
+    pub fn limit_shared(&mut self, bytes: u64) {
+        self.cache.limit_shared(bytes);
+    }
+
+    /// Limits the recurrent states that are kept for later sequences.
+    pub(crate) fn limit_states(&mut self, states: usize) {
+        self.cache.limit_states(states);
+    }
+
+    /// What has been shared.
+    pub fn prefix_counters(&self) -> PrefixCounters {
+        self.cache.counters()
     }
 
     /// Gives a sequence's room back.
@@ -154,12 +190,21 @@ impl<'m> Runner<'m> {
     /// nothing has changed then.
     pub fn step(&mut self, chunks: &mut [Chunk<'_>]) -> Result<Logits<'_>, EngineError> {
         self.check(chunks)?;
+        for chunk in &mut *chunks {
+            let length = chunk.sequence.length() + chunk.tokens.len();
+            self.extend(chunk.sequence, length)?;
+        }
         self.graph.run(&mut self.cache, chunks);
         for chunk in chunks {
-            let count = chunk.tokens.len();
-            chunk.sequence.advance(count);
+            chunk.sequence.advance(chunk.tokens);
         }
         Ok(self.logits())
+    }
+
+    /// Gives a sequence pages for its first positions.
+    fn extend(&mut self, sequence: &mut Sequence, positions: usize) -> Result<(), EngineError> {
+        // The cache keeps what it has promised. Were it wrong, the engine would stop.
+        if self.cache.extend(sequence, positions) { Ok(()) } else { Err(EngineError::Stopped) }
     }
 
     fn logits(&self) -> Logits<'_> {
@@ -198,6 +243,7 @@ impl<'m> Runner<'m> {
             return Err(EngineError::InvalidSetting { name, expected });
         }
         self.check_tokens(tokens)?;
+        self.extend(sequence, first + tokens.len())?;
         let chunk = Chunk { sequence, tokens, logits: LogitsWanted::All };
         self.graph.draft(&mut self.cache, chunk, first, states);
         Ok(self.logits())

@@ -37,6 +37,8 @@ pub(crate) struct Choice {
     /// Guesses at the tokens to follow.
     pub(crate) drafts: Option<Drafts>,
     pub(crate) generated: usize,
+    /// Whether it leaves the prompt to the first choice, to share its work.
+    pub(crate) waits: bool,
     /// Rows in the coming step.
     pub(crate) rows: usize,
     /// Set when the choice is complete.
@@ -79,6 +81,7 @@ impl Running {
                     fed: Vec::new(),
                     drafts: None,
                     generated: 0,
+                    waits: false,
                     rows: 0,
                     over: false,
                     history,

@@ -5,6 +5,8 @@ use std::time::{Duration, Instant};
 use nearfield_kernels::PAGE_POSITIONS;
 
 use crate::admission::{Admission, Job};
+use crate::cache::CacheDomain;
+use crate::counters::Counters;
 use crate::error::EngineError;
 use crate::plan::Plan;
 use crate::runner::{Chunk, LogitsWanted, Runner};
@@ -22,8 +24,13 @@ pub(crate) struct Scheduler<'a> {
     sampler: Sampler,
     speculator: Speculator,
     running: Vec<Running>,
+    /// Whether requests share blocks with later ones.
+    shares: bool,
+    /// Requests begun.
+    begun: u64,
     /// Most rows in a step.
     rows: usize,
+    counters: Counters,
     /// What a step has taken lately.
     step_time: Duration,
 }
@@ -34,6 +41,7 @@ impl<'a> Scheduler<'a> {
         admission: &'a Admission,
         plan: &Plan,
         speculator: Speculator,
+        shares: bool,
     ) -> Self {
         Self {
             sampler: Sampler::new(runner.kernels()),
@@ -41,7 +49,10 @@ impl<'a> Scheduler<'a> {
             admission,
             speculator,
             running: Vec::new(),
+            shares,
+            begun: 0,
             rows: plan.rows,
+            counters: Counters::default(),
             step_time: Duration::ZERO,
         }
     }
@@ -63,7 +74,12 @@ impl<'a> Scheduler<'a> {
     /// Opens a sequence for each choice of an admitted job.
     fn begin(&mut self, job: Job) {
         let positions = job.pages * PAGE_POSITIONS;
-        let sequences: Vec<_> = (0..job.request.choices).map_while(|_| self.runner.open(positions)).collect();
+        self.begun += 1;
+        // Without a cache of beginnings, the choices of one request still share its prompt.
+        let domain =
+            if self.shares { job.request.cache_domain.clone() } else { CacheDomain::of_request(self.begun) };
+        let sequences: Vec<_> =
+            (0..job.request.choices).map_while(|_| self.runner.open_in(domain.clone(), positions)).collect();
         if sequences.len() == job.request.choices as usize {
             let mut session = Running::new(job, sequences);
             self.speculator.equip(&mut session);
@@ -81,12 +97,14 @@ impl<'a> Scheduler<'a> {
     pub(crate) fn step(&mut self) -> Result<usize, EngineError> {
         self.admission.sweep();
         self.heed_callers();
+        self.reuse();
         let rows = self.share_rows();
         if rows == 0 {
             return Ok(0);
         }
         let rows = rows + self.speculator.deal(&mut self.running, rows, self.rows.saturating_sub(rows));
         let reads = self.running.iter().any(Running::reads);
+        self.count(rows);
         let begun = Instant::now();
         self.compute()?;
         let taken = begun.elapsed();
@@ -129,6 +147,27 @@ impl<'a> Scheduler<'a> {
         }
     }
 
+    /// Takes over what is known of prompts. The first choice of a request computes the prompt, the others wait for it.
+    fn reuse(&mut self) {
+        for session in &mut self.running {
+            let prompt = &session.request.tokens;
+            let mut first_reads = false;
+            for (place, choice) in session.choices.iter_mut().enumerate() {
+                let fed = choice.sequence.length();
+                // A prompt of less than a block has nothing to share.
+                choice.waits = place > 0 && first_reads && prompt.len() > PAGE_POSITIONS;
+                if choice.waits || fed >= prompt.len() {
+                    continue;
+                }
+                let taken = self.runner.resume(&mut choice.sequence, &prompt[fed..]);
+                if choice.index == 0 {
+                    session.stats.cached_tokens += taken;
+                }
+                first_reads |= place == 0;
+            }
+        }
+    }
+
     /// Deals out the coming step's rows: one for each answer in progress, the rest to prompts. Half of the prompts'
     /// part goes to the one that came first, so that it cannot starve; the other half to the shortest, so that short
     /// prompts do not wait behind long ones.
@@ -141,8 +180,9 @@ impl<'a> Scheduler<'a> {
                 let left = choice.prompt_left(request);
                 choice.rows = usize::from(left == 0);
                 decoding += choice.rows;
-                if left > 0 {
-                    prompts.push((choice, left));
+                if left > 0 && !choice.waits {
+                    let rest = choice.sequence.next_rest().map(|rest| rest - choice.sequence.length());
+                    prompts.push((choice, rest.map_or(left, |rest| rest.min(left))));
                 }
             }
         }
@@ -195,9 +235,41 @@ impl<'a> Scheduler<'a> {
                 }
             }
         }
+        self.share_blocks();
         // A session with a logit that is not finite has ended with an error.
         self.end_failed();
         Ok(())
+    }
+
+    /// Lets later requests have what this step has completed.
+    fn share_blocks(&mut self) {
+        for session in &mut self.running {
+            for choice in session.choices.iter_mut().filter(|choice| choice.rows > 0) {
+                self.runner.share(&mut choice.sequence);
+            }
+        }
+        self.counters.prefix = self.runner.prefix_counters();
+        self.admission.set_counters(self.counters);
+    }
+
+    /// Notes what the coming step is made of.
+    fn count(&mut self, rows: usize) {
+        let counters = &mut self.counters;
+        let mut decoding = 0;
+        for session in &self.running {
+            for choice in session.choices.iter().filter(|choice| choice.rows > 0) {
+                if choice.prompt_left(&session.request) > 0 {
+                    counters.prompt_rows += choice.rows as u64;
+                    counters.prompt_pieces += 1;
+                } else {
+                    decoding += 1;
+                }
+            }
+        }
+        counters.steps += 1;
+        counters.rows += rows as u64;
+        counters.most_rows = counters.most_rows.max(rows);
+        counters.most_decoding = counters.most_decoding.max(decoding);
     }
 
     fn end_failed(&mut self) {

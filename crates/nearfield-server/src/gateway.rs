@@ -6,6 +6,7 @@
 
 mod account;
 mod attempt;
+mod domains;
 mod pricing;
 mod receipt;
 
@@ -21,6 +22,7 @@ use nearfield_router::{BackendFacts, Decision, Policy, PolicyError, RequestFacts
 use nearfield_store::{Admission, End, Ledger, Prices, RowHandle, Tariff};
 use tokio::time::{Instant, timeout};
 
+pub use domains::{CacheDomains, KeyInTwoDomains};
 use pricing::Pricing;
 pub use receipt::{Receipt, ReceiptCounterfactual, ReceiptFields};
 
@@ -41,6 +43,8 @@ pub struct GatewayOptions {
     pub tariff: Tariff,
     /// The price, as `provider/model`, with which every answer is compared.
     pub reference: String,
+    /// Which keys share the work on prompts.
+    pub cache_domains: CacheDomains,
 }
 
 /// A backend as the configuration describes it.
@@ -105,6 +109,7 @@ pub struct Gateway {
     policy: Policy,
     ledger: Ledger,
     pricing: Arc<Pricing>,
+    cache_domains: CacheDomains,
     /// Seconds since 1970 at which this gateway was made; models are listed with it.
     created: u64,
 }
@@ -115,12 +120,12 @@ impl Gateway {
     /// # Errors
     /// The policy names a backend that is not there or is not a cloud backend, or two backends share a name.
     pub fn new(options: GatewayOptions) -> Result<Self, PolicyError> {
-        let GatewayOptions { backends, policy, ledger, prices, tariff, reference } = options;
+        let GatewayOptions { backends, policy, ledger, prices, tariff, reference, cache_domains } = options;
         let facts: Vec<BackendFacts> = backends.iter().map(facts_of).collect();
         policy.check(&facts)?;
         let pricing = Arc::new(Pricing { prices, tariff, reference });
         let created = Timestamp::now().as_second().unsigned_abs();
-        Ok(Self { backends, facts, policy, ledger, pricing, created })
+        Ok(Self { backends, facts, policy, ledger, pricing, cache_domains, created })
     }
 
     /// Starts to answer a request. Returns when the first token is there, so that until then another candidate can
@@ -151,9 +156,10 @@ impl Gateway {
     pub(crate) async fn start(
         &self,
         caller: &Caller,
-        request: Request,
+        mut request: Request,
         patience: Option<Duration>,
     ) -> Result<Answer, Unanswered> {
+        request.cache_domain = self.cache_domains.of(&caller.key_id);
         let deadline = patience.map(|patience| Instant::now() + patience);
         Box::pin(self.decide(caller, request, deadline)).await
     }

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nearfield_api::{Backend, EngineFacts, Error, EventStream, Locality, ModelInfo, Request};
-use nearfield_engine::{EngineOptions, Generate, NUMERICS_VERSION, Plan};
+use nearfield_engine::{CacheDomain, EngineOptions, Generate, NUMERICS_VERSION, Plan};
 use nearfield_hub::Hub;
 use nearfield_model::stop::StopMatcher;
 
@@ -134,6 +134,7 @@ impl Backend for LocalBackend {
             stop_tokens: lease.text().stop_tokens().ids().to_vec(),
             logprobs: request.logprobs,
             choices: request.choices,
+            cache_domain: CacheDomain::new(&request.cache_domain),
             ..Generate::default()
         };
         let session = lease.engine().submit(generate).map_err(|error| refused(error, &request))?;

@@ -56,6 +56,7 @@ impl Opened {
             prices: config.prices,
             tariff: config.tariff,
             reference: config.reference,
+            cache_domains: config.cache_domains,
         })?;
         Ok(Self { gateway: Arc::new(gateway), local, ledger })
     }

@@ -27,7 +27,7 @@ fn with_scheduler(slots: usize, work: impl FnOnce(&Admission, &mut Scheduler<'_>
     let make = Box::new(|request: &Generate, _| Box::new(SuffixDrafter::new(request)) as Box<dyn Drafter>);
     let options = EngineOptions { speculation: Speculation::Off, ..options };
     let speculator = Speculator::new(model.architecture(), &options, make);
-    work(&admission, &mut Scheduler::new(runner, &admission, &plan, speculator));
+    work(&admission, &mut Scheduler::new(runner, &admission, &plan, speculator, true));
 }
 
 fn submit(admission: &Admission, prompt: usize, choices: u32) -> Session {

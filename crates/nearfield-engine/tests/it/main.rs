@@ -6,6 +6,7 @@ mod callers;
 mod drafting;
 mod mutations;
 mod parity;
+mod prefix;
 mod same_bytes;
 mod sessions;
 mod support;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use futures_util::StreamExt as _;
 use nearfield_api::{Backend, ErrorKind};
 use nearfield_router::{Policy, PolicyError, PolicyMode};
-use nearfield_server::gateway::{Caller, ConfiguredBackend, Gateway, GatewayOptions};
+use nearfield_server::gateway::{CacheDomains, Caller, ConfiguredBackend, Gateway, GatewayOptions};
 use nearfield_store::{Ledger, NanoDollars, Outcome, Prices, Row, Tariff};
 use serde_json::json;
 
@@ -139,6 +139,7 @@ async fn with_models(models: &[&str], policy: Policy) -> Result<Gateway, PolicyE
         prices: Prices::default(),
         tariff: Tariff::default(),
         reference: "none".to_owned(),
+        cache_domains: CacheDomains::default(),
     })
 }
 

@@ -18,13 +18,13 @@ use crate::support::{self, Setup};
 use crate::tiny::{self, BASE, CONTEXT, INSTRUCT};
 
 /// A backend over a folder with one tiny model.
-struct Local {
-    backend: Arc<LocalBackend>,
-    model: String,
-    folder: TempDir,
+pub(crate) struct Local {
+    pub(crate) backend: Arc<LocalBackend>,
+    pub(crate) model: String,
+    pub(crate) folder: TempDir,
 }
 
-fn local(engine: EngineOptions) -> Local {
+pub(crate) fn local(engine: EngineOptions) -> Local {
     let folder = tempfile::tempdir().unwrap();
     let model = tiny::write(folder.path(), "tiny", INSTRUCT).display().to_string();
     let options = LocalOptions { engine, allow_paths: true, ..LocalOptions::default() };
@@ -35,12 +35,12 @@ fn hub(folder: &TempDir) -> Hub {
     Hub::with_settings(folder.path().join("models"), HubSettings::new().unwrap()).unwrap()
 }
 
-fn small() -> EngineOptions {
+pub(crate) fn small() -> EngineOptions {
     EngineOptions { threads: Some(1), slots: 8, cache_bytes: Some(8 << 20), ..EngineOptions::default() }
 }
 
 /// A request that always gives the same answer.
-fn request(model: &str, text: &str) -> Request {
+pub(crate) fn request(model: &str, text: &str) -> Request {
     let mut request = support::request();
     model.clone_into(&mut request.model);
     request.prompt = Prompt::Text { text: text.to_owned(), suffix: None };

@@ -7,6 +7,7 @@ mod fallback;
 mod guard;
 mod limits;
 mod local;
+mod prefix;
 mod replies;
 mod rows;
 mod scripted;

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nearfield_api::sse::Decoder;
-use nearfield_api::{Backend, Message, Prompt, Request, Role, Sampling};
+use nearfield_api::{Backend, Message, Prompt, Request, Role};
 use nearfield_router::{Policy, PolicyMode};
-use nearfield_server::gateway::{ConfiguredBackend, Gateway, GatewayOptions};
+use nearfield_server::gateway::{CacheDomains, ConfiguredBackend, Gateway, GatewayOptions};
 use nearfield_server::http::{ServeError, Server, ServerOptions, Shutdown};
 use nearfield_server::keys::{Authenticator, KeyStore};
 use nearfield_server::limits::Limits;
@@ -80,6 +80,7 @@ pub(crate) fn gateway(backends: Vec<Arc<dyn Backend>>, policy: Policy, ledger: L
         prices: Prices::built_in().unwrap(),
         tariff: Tariff { watts: Some(100.0), dollars_per_kwh: Some(0.5) },
         reference: DEFAULT_REFERENCE.to_owned(),
+        cache_domains: CacheDomains::new([("team", ["joined_1", "joined_2"])]).unwrap(),
     })
     .unwrap()
 }

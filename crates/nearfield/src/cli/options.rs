@@ -8,7 +8,7 @@ use clap::Args;
 use nearfield_api::Sampling;
 use nearfield_engine::EngineOptions;
 
-use crate::config::{ArithmeticName, Config, ConfigError, KeyValueName, LocalSection};
+use crate::config::{ArithmeticName, Config, ConfigError, KeyValueName, LocalSection, PrefixCache};
 
 /// Where the configuration is.
 #[derive(Debug, Args)]
@@ -50,6 +50,11 @@ pub(super) struct EngineArgs {
     )]
     kv: Option<KeyValueName>,
 
+    /// Memory for the beginnings of earlier requests, which later ones need not compute again: an amount such as
+    /// 512MiB, or off [default: what running requests leave of the cache]
+    #[arg(long, value_name = "SIZE", env = "NEARFIELD_PREFIX_CACHE", hide_env_values = true)]
+    prefix_cache: Option<PrefixCache>,
+
     /// Arithmetic: default (8-bit activations, fast) or exact (32-bit, slow)
     #[arg(
         long,
@@ -68,6 +73,7 @@ impl EngineArgs {
         let mut options = EngineOptions {
             threads: self.threads.or(local.threads).map(NonZeroUsize::get),
             context: self.context.or(local.context).map(NonZeroUsize::get),
+            prefix_cache_bytes: self.prefix_cache.or(local.prefix_cache).map(|bytes| bytes.0),
             memory_bytes: local.memory.map(|bytes| bytes.0),
             ..EngineOptions::default()
         };

@@ -22,6 +22,8 @@ use crate::output::Stdout;
 
 /// The environment variable with a key that takes the place of the generated one.
 const KEY_VARIABLE: &str = "NEARFIELD_API_KEY";
+/// Requests that may wait unless said otherwise: a burst of twice the slots is answered without anybody asking again.
+const QUEUE: usize = 64;
 
 /// Serve an OpenAI-compatible API
 #[derive(Debug, Args)]
@@ -35,7 +37,7 @@ pub(crate) struct ServeCommand {
     #[arg(long, value_name = "N")]
     slots: Option<NonZeroUsize>,
 
-    /// Requests that may wait for a slot; others get 503 with Retry-After [default: 0]
+    /// Requests that may wait for a slot; others get 503 with Retry-After, or spill by policy [default: 64]
     #[arg(long, value_name = "N")]
     queue: Option<usize>,
 
@@ -102,7 +104,7 @@ impl ServeCommand {
         let options = self.listen.options(&config.server)?;
         let mut engine = self.engine.options(&config.local);
         engine.slots = self.slots.map_or(engine.slots, NonZeroUsize::get);
-        engine.queue = self.queue.unwrap_or(engine.queue);
+        engine.queue = self.queue.or(config.local.queue).unwrap_or(QUEUE);
         let given = match variable(KEY_VARIABLE) {
             Some(key) => Some(key.into_string().map_err(|_| bad_key())?),
             None => None,

@@ -13,7 +13,7 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 use toml::Spanned;
 
-use super::sizes::Bytes;
+use super::sizes::{Bytes, PrefixCache};
 
 /// The whole file.
 #[derive(Debug, Default, Deserialize)]
@@ -47,6 +47,10 @@ pub(crate) struct LocalSection {
     pub(crate) slots: Option<NonZeroUsize>,
     /// Requests that may wait for a slot.
     pub(crate) queue: Option<usize>,
+    /// Memory for the beginnings of earlier requests.
+    pub(crate) prefix_cache: Option<PrefixCache>,
+    /// Keys, by id, that share them, under names of their own.
+    pub(crate) cache_domains: BTreeMap<String, Vec<String>>,
     /// Memory that all loaded models together may take.
     pub(crate) memory: Option<Bytes>,
 }
@@ -61,6 +65,8 @@ impl Default for LocalSection {
             arithmetic: None,
             slots: None,
             queue: None,
+            prefix_cache: None,
+            cache_domains: BTreeMap::new(),
             memory: None,
         }
     }

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 
 use nearfield_api::Locality;
 use nearfield_router::{BackendFacts, Policy};
+use nearfield_server::gateway::CacheDomains;
 use nearfield_store::{DEFAULT_REFERENCE, Prices, Tariff};
 use serde::Deserialize as _;
 use toml::de::{DeTable, Deserializer};
@@ -24,6 +25,7 @@ pub(crate) use error::ConfigError;
 use error::Source;
 pub(crate) use file::{ArithmeticName, KeyValueName, LocalSection, ServerSection};
 use file::{FileConfig, price_table};
+pub(crate) use sizes::PrefixCache;
 
 /// The environment variable that names the file.
 pub(crate) const CONFIG_VARIABLE: &str = "NEARFIELD_CONFIG";
@@ -47,6 +49,8 @@ pub(crate) struct Config {
     pub(crate) tariff: Tariff,
     /// The price to compare with.
     pub(crate) reference: String,
+    /// Keys that share cached prompts.
+    pub(crate) cache_domains: CacheDomains,
 }
 
 impl Config {
@@ -80,6 +84,8 @@ impl Config {
             backends,
             ..Self::default()
         };
+        let joined = std::mem::take(&mut config.local.cache_domains);
+        config.cache_domains = CacheDomains::new(joined).map_err(|error| source.whole(error.to_string()))?;
         config.policy.check(&config.facts()).map_err(|error| source.whole(error.to_string()))?;
         config.prices = Prices::built_in().map_err(|error| source.whole(error.to_string()))?;
         let own = Prices::from_toml(&price_table(&file.prices));

@@ -45,6 +45,28 @@ impl<'de> Deserialize<'de> for Bytes {
     }
 }
 
+/// How much of the cache may hold the beginnings of earlier requests: an amount, or `off`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct PrefixCache(pub(crate) u64);
+
+impl std::str::FromStr for PrefixCache {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text.trim() == "off" {
+            return Ok(Self(0));
+        }
+        let bytes = Bytes::parse(text);
+        bytes.map(|bytes| Self(bytes.0)).ok_or_else(|| "expected an amount such as 512MiB, or off".to_owned())
+    }
+}
+
+impl<'de> Deserialize<'de> for PrefixCache {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
+    }
+}
+
 struct BytesVisitor;
 
 impl Visitor<'_> for BytesVisitor {
@@ -70,6 +92,13 @@ impl Visitor<'_> for BytesVisitor {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_prefix_cache_may_be_off() {
+        assert_eq!("off".parse(), Ok(PrefixCache(0)));
+        assert_eq!("1 MiB".parse(), Ok(PrefixCache(1 << 20)));
+        assert!("on".parse::<PrefixCache>().is_err() && "-1".parse::<PrefixCache>().is_err());
+    }
 
     #[test]
     fn amounts_have_units() {

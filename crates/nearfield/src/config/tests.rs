@@ -24,6 +24,8 @@ kv = "q8"
 arithmetic = "exact"
 slots = 8
 queue = 2
+prefix_cache = "64MB"
+cache_domains = { team = ["key_1", "key_2"] }
 memory = "8GB"
 
 [server]
@@ -62,6 +64,7 @@ fn every_setting_is_read() {
     assert_eq!(config.policy.mode, PolicyMode::PreferLocal);
     assert_eq!(config.local.kv, Some(KeyValueName::Q8));
     assert_eq!(config.local.memory.map(|bytes| bytes.0), Some(8_000_000_000));
+    assert_eq!(config.local.prefix_cache, Some(PrefixCache(64_000_000)));
     assert_eq!(config.server.tls_cert.as_deref(), Some(Path::new("/etc/cert.pem")));
     assert_eq!(config.server.tls_key.as_deref(), Some(Path::new("/keys/key.pem")));
     assert_eq!(config.tariff, Tariff { watts: Some(65.0), dollars_per_kwh: Some(0.3) });
@@ -70,7 +73,7 @@ fn every_setting_is_read() {
     assert_eq!(config.backends[0].models().unwrap(), ["our-name"]);
     assert_eq!(config.backends[0].price_provider().as_deref(), Some("zeta-cloud"));
     let error = config.backends[0].build().unwrap_err().to_string();
-    assert!(error.starts_with("/etc/nearfield.toml:27: backend `zeta`: key: /etc/zeta.key: "), "{error}");
+    assert!(error.starts_with("/etc/nearfield.toml:29: backend `zeta`: key: /etc/zeta.key: "), "{error}");
     let usage = Usage { input: 1_000_000, output: 1_000_000, ..Usage::default() };
     let cost = config.prices.cost(&config.reference, &usage, jiff::Timestamp::now()).unwrap().cost;
     assert_eq!(cost, NanoDollars(3_500_000_000));
@@ -160,4 +163,10 @@ fn a_file_that_was_named_must_be_there() {
     assert!(matches!(Config::load(Some(&path)), Err(ConfigError::Read { .. })));
     fs::write(&path, [0xff, 0xfe]).unwrap();
     assert!(Config::load(Some(&path)).unwrap_err().to_string().contains("UTF-8"));
+}
+
+#[test]
+fn a_key_in_two_cache_domains_is_an_error() {
+    let text = problem("[local]\ncache_domains = { a = [\"key_1\"], b = [\"key_1\"] }\n");
+    assert!(text.contains("key_1") && text.contains("leave it in one"), "{text}");
 }
