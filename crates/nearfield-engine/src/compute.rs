@@ -22,9 +22,9 @@ pub(crate) struct Compute {
     arithmetic: Arithmetic,
     pool: ThreadPool,
     scratch: Vec<Mutex<WorkerScratch>>,
-    quantized: QuantizedRows,
-    /// Inputs of experts.
-    grouped: Vec<QuantizedRows>,
+    quantized: Vec<QuantizedRows>,
+    /// An input with its rows filled up.
+    wide: Vec<f32>,
 }
 
 #[derive(Default)]
@@ -61,7 +61,7 @@ pub(crate) struct Place {
 impl Compute {
     pub(crate) fn new(set: KernelSet, arithmetic: Arithmetic, pool: ThreadPool) -> Self {
         let scratch = (0..pool.threads()).map(|_| Mutex::default()).collect();
-        Self { set, arithmetic, pool, scratch, quantized: QuantizedRows::default(), grouped: Vec::new() }
+        Self { set, arithmetic, pool, scratch, quantized: Vec::new(), wide: Vec::new() }
     }
 
     pub(crate) fn set(&self) -> KernelSet {
@@ -114,60 +114,64 @@ impl Compute {
         columns: usize,
         list: &mut [(&WeightMatrix<'_>, &mut Vec<f32>)],
     ) {
-        let Self { set, arithmetic, pool, scratch, quantized, .. } = self;
-        let integer =
-            |matrix: &WeightMatrix<'_>| *arithmetic == Arithmetic::Default && !matrix.format().is_float();
-        if list.iter().any(|(matrix, _)| integer(matrix)) {
-            quantized.quantize(*set, pool, input, input.len() / columns, columns);
-        }
-        let tasks: Vec<(&WeightMatrix<'_>, Activations<'_>, Output<'_>)> = list
+        let count = input.len() / columns;
+        let mut groups: Vec<(Vec<Group<'_>>, &mut Vec<f32>)> = list
             .iter_mut()
-            .map(|(matrix, out)| {
-                let activations = if integer(matrix) {
-                    Activations::Quantized(quantized)
-                } else {
-                    Activations::Float { values: input, columns }
-                };
-                (*matrix, activations, Output::new(out, matrix.rows()))
-            })
+            .map(|(matrix, out)| (vec![Group { matrix, first: 0, count }], &mut **out))
             .collect();
-        Self::run(*set, pool, scratch, &tasks);
+        self.grouped_products(input, columns, &mut groups);
     }
 
     /// Products of runs of rows of one input, each with a matrix of its own, in one section. All matrices of a list have
-    /// the same number of rows.
+    /// the same number of rows. Matrices whose rows are filled up with zeros meet an input that is filled up alike.
     pub(crate) fn grouped_products(
         &mut self,
         input: &[f32],
         columns: usize,
         list: &mut [(Vec<Group<'_>>, &mut Vec<f32>)],
     ) {
-        let Self { set, arithmetic, pool, scratch, grouped, .. } = self;
+        let Self { set, arithmetic, pool, scratch, quantized, wide, .. } = self;
         let (set, arithmetic) = (*set, *arithmetic);
         let integer =
             |matrix: &WeightMatrix<'_>| arithmetic == Arithmetic::Default && !matrix.format().is_float();
-        let most = list.iter().map(|(groups, _)| groups.len()).max().unwrap_or(0);
-        if grouped.len() < most {
-            grouped.resize_with(most, QuantizedRows::default);
+        let widest = list.iter().flat_map(|(groups, _)| groups).map(|group| group.matrix.columns()).max();
+        let widest = widest.unwrap_or(columns);
+        if widest > columns {
+            fill_up(input, columns, widest, wide);
         }
-        for (number, quantized) in grouped.iter_mut().enumerate().take(most) {
-            let mut same = list.iter().filter_map(|(groups, _)| groups.get(number));
-            if let Some(group) = same.find(|group| integer(group.matrix)) {
-                let rows = &input[group.first * columns..][..group.count * columns];
-                quantized.quantize(set, pool, rows, group.count, columns);
+        let values = |group: &Group<'_>| {
+            let (values, columns) = match group.matrix.columns() {
+                own if own > columns => (&wide[..], own),
+                _ => (input, columns),
+            };
+            (&values[group.first * columns..][..group.count * columns], columns)
+        };
+        // Of each run of rows there may be two quantized forms: as it is, and filled up.
+        let place = |number: usize, columns_of: usize| 2 * number + usize::from(columns_of > columns);
+        let most = list.iter().map(|(groups, _)| groups.len()).max().unwrap_or(0);
+        if quantized.len() < 2 * most {
+            quantized.resize_with(2 * most, QuantizedRows::default);
+        }
+        let mut done = vec![false; 2 * most];
+        for (number, group) in list.iter().flat_map(|(groups, _)| groups.iter().enumerate()) {
+            let (rows, columns) = values(group);
+            let at = place(number, columns);
+            if integer(group.matrix) && !done[at] {
+                quantized[at].quantize(set, pool, rows, group.count, columns);
+                done[at] = true;
             }
         }
-        let grouped = &*grouped;
+        let quantized = &*quantized;
         let mut tasks: Vec<(&WeightMatrix<'_>, Activations<'_>, Output<'_>)> = Vec::new();
         for (groups, out) in list.iter_mut() {
             let mut rest = out.as_mut_slice();
             for (number, group) in groups.iter().enumerate() {
                 let (part, after) = rest.split_at_mut(group.count * group.matrix.rows());
                 rest = after;
+                let (values, columns) = values(group);
                 let activations = if integer(group.matrix) {
-                    Activations::Quantized(&grouped[number])
+                    Activations::Quantized(&quantized[place(number, columns)])
                 } else {
-                    let values = &input[group.first * columns..][..group.count * columns];
                     Activations::Float { values, columns }
                 };
                 tasks.push((group.matrix, activations, Output::new(part, group.matrix.rows())));
@@ -343,6 +347,15 @@ impl Compute {
                 Activation::GeluTanh => vector::gelu_times(set, gate, up),
             }
         });
+    }
+}
+
+/// Copies rows of `columns` elements to rows of `wanted`, with zeros behind.
+fn fill_up(input: &[f32], columns: usize, wanted: usize, wide: &mut Vec<f32>) {
+    fit(wide, input.len() / columns * wanted);
+    for (wide, row) in wide.chunks_exact_mut(wanted).zip(input.chunks_exact(columns)) {
+        wide[..columns].copy_from_slice(row);
+        wide[columns..].fill(0.0);
     }
 }
 

@@ -88,7 +88,7 @@ pub enum EngineError {
         /// The tensor's name in the file.
         name: String,
         /// What is wrong.
-        source: nearfield_kernels::ShapeMismatch,
+        source: nearfield_model::MatrixError,
     },
     /// The environment names kernels that cannot run here.
     #[error(transparent)]

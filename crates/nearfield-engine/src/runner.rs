@@ -106,6 +106,7 @@ impl<'m> Runner<'m> {
         };
         let architecture = model.architecture();
         let pool = ThreadPool::new(options.threads)?;
+        model.tensors().prepare(options.threads);
         Ok(Self {
             graph: Graph {
                 architecture,

@@ -284,7 +284,5 @@ impl<'m> Finder<'m> {
 
 fn matrix(model: &Model, role: TensorRole) -> Result<WeightMatrix<'_>, EngineError> {
     let tensor = model.tensors().matrix(role)?;
-    WeightMatrix::new(tensor.format, tensor.rows, tensor.columns, tensor.bytes)
-        .map(|matrix| matrix.with_scale(tensor.scale))
-        .map_err(|source| EngineError::Tensor { name: tensor.name.to_owned(), source })
+    tensor.weights().map_err(|source| EngineError::Tensor { name: tensor.name.to_owned(), source })
 }

@@ -157,6 +157,16 @@ pub enum ModelError {
         /// Its element type.
         dtype: String,
     },
+    /// The tensors of a compressed matrix are missing or contradict each other.
+    #[error("{}: tensor {tensor:?}: {problem}; get the checkpoint again, or another form of it", path.display())]
+    Storage {
+        /// The file or folder.
+        path: PathBuf,
+        /// The tensor.
+        tensor: String,
+        /// What is wrong.
+        problem: String,
+    },
     /// A weight that is infinite or not a number.
     #[error("{}: tensor {tensor:?} holds {value} at position {position}; the file is damaged", path.display())]
     NotFinite {
@@ -192,6 +202,10 @@ impl ModelError {
 
     pub(crate) fn safetensors(path: &Path, problem: impl Into<String>) -> Self {
         Self::Safetensors { path: path.to_owned(), problem: problem.into() }
+    }
+
+    pub(crate) fn storage(path: &Path, tensor: &str, problem: impl Into<String>) -> Self {
+        Self::Storage { path: path.to_owned(), tensor: tensor.to_owned(), problem: problem.into() }
     }
 
     pub(crate) fn not_a_model(path: &Path, problem: impl Into<String>) -> Self {

@@ -21,5 +21,5 @@ pub use architecture::{
 pub use chat::{ChatMessage, ChatOptions, ChatTemplate};
 pub use error::ModelError;
 pub use model::Model;
-pub use tensors::{Matrix, Skipped, Tensors};
+pub use tensors::{Matrix, MatrixError, Skipped, Tensors};
 pub use text::{Text, TextError};

@@ -75,16 +75,16 @@ impl Model {
             return Err(unsupported(&path, class));
         }
         let describe = || {
-            config.refuse_quantized()?;
             let description = (family.from_config)(&config)?;
             description.architecture.check()?;
             Ok(description)
         };
+        let announced = config.announces_compression().map_err(wrong)?;
         let mut description: Description = describe().map_err(wrong)?;
         let name = folder.canonicalize().ok().and_then(|folder| folder.file_name().map(ToOwned::to_owned));
         description.architecture.name =
             name.map_or_else(|| "unnamed".to_owned(), |name| name.to_string_lossy().into_owned());
-        let tensors = Tensors::from_checkpoint(folder, Checkpoint::open(folder)?, family, &mut description)?;
+        let tensors = Tensors::from_checkpoint(folder, Checkpoint::open(folder)?, family, &mut description, announced)?;
         Ok(Self { path: folder.to_owned(), architecture: description.architecture, tensors })
     }
 

@@ -4,6 +4,7 @@
 mod admission;
 mod callers;
 mod drafting;
+mod compressed;
 mod mutations;
 mod parity;
 mod prefix;

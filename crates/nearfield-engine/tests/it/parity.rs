@@ -104,7 +104,7 @@ fn recurrent_states_and_draft_heads() {
 }
 
 /// The largest difference. NaN counts as infinite.
-fn largest(got: &[f32], wanted: &[f32]) -> f32 {
+pub(crate) fn largest(got: &[f32], wanted: &[f32]) -> f32 {
     assert_eq!(got.len(), wanted.len());
     let off = got.iter().zip(wanted).map(|(got, wanted)| (got - wanted).abs());
     off.fold(0.0, |largest, off| largest.max(if off.is_nan() { f32::INFINITY } else { off }))

@@ -37,7 +37,11 @@ pub(crate) struct Reference {
 
 impl Reference {
     pub(crate) fn of(name: &str) -> Self {
-        let tensors = read_safetensors(&folder(name).join("reference.safetensors")).unwrap();
+        Self::in_folder(&folder(name))
+    }
+
+    pub(crate) fn in_folder(folder: &Path) -> Self {
+        let tensors = read_safetensors(&folder.join("reference.safetensors")).unwrap();
         Self { tensors: tensors.into_iter().map(|tensor| (tensor.name.clone(), tensor)).collect() }
     }
 

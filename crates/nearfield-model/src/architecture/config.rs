@@ -137,20 +137,32 @@ impl<'a> Config<'a> {
         Ok(self.top.texts("architectures")?.and_then(|classes| classes.first().copied()))
     }
 
-    /// Refuses what no family supports.
-    pub(crate) fn refuse_quantized(&self) -> Result<(), DescriptionError> {
+    /// Whether compressed weights are announced. Which tensors are compressed and how is seen from the tensors; methods
+    /// whose tensors would not be recognised are refused here by name.
+    pub(crate) fn announces_compression(&self) -> Result<bool, DescriptionError> {
+        let mut announced = false;
         for (object, key) in [
             (&self.top, "quantization_config"),
             (&self.text, "quantization_config"),
             (&self.top, "compression_config"),
         ] {
-            if object.value(key).is_some() {
+            let Some(settings) = object.object(key)? else { continue };
+            announced = true;
+            if let Some(method) = settings.text("quant_method")?
+                && !["compressed-tensors", "modelopt", "fp8"].contains(&method)
+            {
                 let problem =
-                    "is set: quantized checkpoints are not supported; get the unquantized one or a GGUF file";
-                return Err(DescriptionError::new(object.label(key), problem));
+                    format!("is {method:?}, which is not supported (compressed-tensors, modelopt and fp8 are)");
+                return Err(DescriptionError::new(settings.label("quant_method"), problem));
+            }
+            if let Some(block) = settings.value("weight_block_size")
+                && *block != serde_json::json!([128, 128])
+            {
+                let problem = format!("is {block}, but only blocks of [128,128] are supported");
+                return Err(DescriptionError::new(settings.label("weight_block_size"), problem));
             }
         }
-        Ok(())
+        Ok(announced)
     }
 
     pub(super) fn base(&self, defaults: ConfigDefaults) -> Result<ConfigBase, DescriptionError> {

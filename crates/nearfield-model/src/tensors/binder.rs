@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeMap, path::Path};
 
-use super::{Entry, Place};
+use super::{
+    Entry,
+    storage::{Place, Storage},
+};
 use crate::{
     architecture::{
         Architecture, Description, ExpertTensor, Family, Head, LayerTensor, Names, Target, TensorRole, shape,
@@ -24,9 +27,8 @@ pub(super) struct Found<'a> {
     pub(super) name: &'a str,
     /// Slowest-varying first.
     pub(super) shape: &'a [usize],
-    pub(super) format: nearfield_kernels::WeightFormat,
-    pub(super) place: Place,
-    /// One scale, or one for each expert of a stack.
+    pub(super) storage: Storage,
+    /// For a stack: one scale for each of its matrices, where they have their own.
     pub(super) scales: Vec<f32>,
 }
 
@@ -71,14 +73,9 @@ impl<'a> Binder<'a> {
                 if !wanted.fits(found.shape) {
                     return Err(self.wrong_shape(found, wanted.sizes()));
                 }
-                let scale = found.scales.first().copied().unwrap_or(1.0);
-                let entry = Entry {
-                    name: found.name.to_owned(),
-                    shape: wanted,
-                    format: found.format,
-                    place: found.place.clone(),
-                    scale,
-                };
+                let storage = found.storage.clone();
+                self.check_table(role, found)?;
+                let entry = Entry { name: found.name.to_owned(), shape: wanted, storage };
                 self.insert(role, entry)
             }
             Target::Stack { layer, parts } => self.place_stack(found, layer, parts),
@@ -103,25 +100,38 @@ impl<'a> Binder<'a> {
         if found.shape != [count, rows, columns] {
             return Err(self.wrong_shape(found, vec![count, rows, columns]));
         }
-        let all_rows = (count * rows).max(1);
-        let row_bytes = found.place.range.len() / all_rows;
-        let mut start = found.place.range.start;
+        let Storage::Blocks { format, place, scale } = &found.storage else {
+            let problem = "it holds the matrices of all experts in a compressed form, which is not supported";
+            return Err(ModelError::storage(self.path, found.name, problem));
+        };
+        let row_bytes = place.range.len() / (count * rows).max(1);
+        let mut start = place.range.start;
         for index in 0..count {
             for (part, shape) in parts.iter().zip(&shapes) {
                 let end = start + shape.rows_and_columns().0 * row_bytes;
-                let scale = found.scales.get(index).or(found.scales.first()).copied().unwrap_or(1.0);
-                let entry = Entry {
-                    name: found.name.to_owned(),
-                    shape: *shape,
-                    format: found.format,
-                    place: Place { part: found.place.part, range: start..end },
-                    scale,
+                let storage = Storage::Blocks {
+                    format: *format,
+                    place: Place { part: place.part, range: start..end },
+                    scale: found.scales.get(index).copied().unwrap_or(*scale),
                 };
+                let entry = Entry { name: found.name.to_owned(), shape: *shape, storage };
                 start = end;
                 self.insert(role(u16::try_from(index).unwrap_or(u16::MAX), *part), entry)?;
             }
         }
         Ok(())
+    }
+
+    /// Tables are read a row at a time, and rows that are filled up would be too long.
+    fn check_table(&self, role: TensorRole, found: &Found<'_>) -> Result<(), ModelError> {
+        let is_table = matches!(role, TensorRole::TokenEmbedding | TensorRole::PerLayerEmbedding);
+        match &found.storage {
+            Storage::Fp4(fp4) if is_table && found.shape.last().is_some_and(|k| fp4.padded(*k) != *k) => {
+                let problem = "its rows are no whole blocks of 64, which is not supported for an embedding";
+                Err(ModelError::storage(self.path, found.name, problem))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn insert(&mut self, role: TensorRole, entry: Entry) -> Result<(), ModelError> {

@@ -8,8 +8,9 @@ use std::{
 use nearfield_kernels::{WeightFormat, dequantize_row};
 
 use super::{
-    Place, Source, Tensors,
+    Source, Tensors,
     binder::{Binder, Found},
+    storage::{Place, Storage},
 };
 use crate::{
     architecture::{Description, FamilyDescription, Names},
@@ -38,12 +39,16 @@ impl Tensors {
             };
             let shape: Vec<usize> = tensor.dimensions.iter().rev().copied().collect();
             let (part, range) = tensor.place();
+            let scales = scales.get(name).cloned().unwrap_or_default();
             let found = Found {
                 name,
                 shape: &shape,
-                format: tensor.format,
-                place: Place { part, range },
-                scales: scales.get(name).cloned().unwrap_or_default(),
+                storage: Storage::Blocks {
+                    format: tensor.format,
+                    place: Place { part, range },
+                    scale: scales.first().copied().unwrap_or(1.0),
+                },
+                scales,
             };
             binder.place(&found, target)?;
         }

@@ -2,11 +2,18 @@
 
 mod binder;
 mod checkpoint;
+mod compressed;
 mod gguf;
+mod storage;
 
-use std::{collections::BTreeMap, ops::Range, path::PathBuf};
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    sync::atomic::{AtomicUsize, Ordering},
+};
 
-use nearfield_kernels::{WeightFormat, dequantize_row, math};
+use nearfield_kernels::{Fp8Scales, ScalesMismatch, ShapeMismatch, WeightFormat, WeightMatrix, math};
+use storage::{Fp4, Fp8Store, Place, Storage, pack};
 
 use crate::{
     architecture::{Conventions, LayerTensor, TensorRole, TensorShape},
@@ -26,10 +33,14 @@ pub struct Matrix<'a> {
     pub rows: usize,
     /// Inputs.
     pub columns: usize,
+    /// Elements of a stored row: more than `columns` where zeros fill the last block up.
+    pub stored_columns: usize,
     /// Row-major storage.
     pub bytes: &'a [u8],
-    /// Factor on every element that the stored blocks do not include: the matrix scale of NVFP4, else 1.
+    /// Factor on every element that the stored blocks do not include: the matrix scale of NVFP4 and FP8, else 1.
     pub scale: f32,
+    /// Further factors, on rows or blocks, of an FP8 matrix.
+    pub scales: Option<Fp8Scales<'a>>,
 }
 
 /// The tensors of an open model. All shapes have been checked against the architecture.
@@ -59,21 +70,55 @@ enum Source {
     Checkpoint(Checkpoint),
 }
 
-/// Bytes of a file: which part of a model that is cut over several, and where in it.
-#[derive(Clone, Debug)]
-struct Place {
-    part: usize,
-    range: Range<usize>,
-}
-
 /// One tensor of the model.
 #[derive(Debug)]
 struct Entry {
     name: String,
     shape: TensorShape,
-    format: WeightFormat,
-    place: Place,
-    scale: f32,
+    storage: Storage,
+}
+
+impl Entry {
+    /// Bytes in the file, scales included.
+    fn bytes(&self) -> u64 {
+        (match &self.storage {
+            Storage::Blocks { place, .. } => place.range.len(),
+            Storage::Fp4(fp4) => fp4.codes.range.len() + fp4.scales.range.len(),
+            Storage::Fp8 { codes, scales } => {
+                codes.range.len()
+                    + match scales {
+                        Fp8Store::Matrix(_) => 4,
+                        Fp8Store::Rows(scales) | Fp8Store::Blocks(scales) => 4 * scales.len(),
+                    }
+            }
+        }) as u64
+    }
+}
+
+/// Storage that does not fit its own description.
+#[derive(Debug, thiserror::Error)]
+pub enum MatrixError {
+    /// The bytes are not those of the shape.
+    #[error(transparent)]
+    Shape(#[from] ShapeMismatch),
+    /// The scales are not those of the matrix.
+    #[error(transparent)]
+    Scales(#[from] ScalesMismatch),
+}
+
+impl<'a> Matrix<'a> {
+    /// The matrix as kernels take it. Its columns are the stored ones.
+    ///
+    /// # Errors
+    /// When bytes or scales do not fit the shape.
+    pub fn weights(&self) -> Result<WeightMatrix<'a>, MatrixError> {
+        let weights = WeightMatrix::new(self.format, self.rows, self.stored_columns, self.bytes)?;
+        let weights = weights.with_scale(self.scale);
+        Ok(match self.scales {
+            Some(scales) => weights.with_scales(scales)?,
+            None => weights,
+        })
+    }
 }
 
 impl Tensors {
@@ -88,8 +133,63 @@ impl Tensors {
         };
         let entry = self.entries.get(&role).or_else(tied).ok_or(ModelError::NoSuchTensor { role })?;
         let (rows, columns) = entry.shape.rows_and_columns();
-        let Entry { name, format, scale, .. } = entry;
-        Ok(Matrix { name, format: *format, rows, columns, bytes: self.bytes(&entry.place), scale: *scale })
+        let name = entry.name.as_str();
+        let matrix = |format, stored_columns, bytes, scale, scales| Matrix {
+            name,
+            format,
+            rows,
+            columns,
+            stored_columns,
+            bytes,
+            scale,
+            scales,
+        };
+        Ok(match &entry.storage {
+            Storage::Blocks { format, place, scale } => {
+                matrix(*format, columns, self.bytes(place), *scale, None)
+            }
+            Storage::Fp4(fp4) => {
+                let bytes = self.packed(fp4, rows, columns);
+                let bytes = bytes.map_err(|problem| ModelError::storage(&self.path, name, problem))?;
+                matrix(fp4.format, fp4.padded(columns), bytes, fp4.scale, None)
+            }
+            Storage::Fp8 { codes, scales } => {
+                let (scale, scales) = scales.parts();
+                matrix(WeightFormat::F8E4M3, columns, self.bytes(codes), scale, scales)
+            }
+        })
+    }
+
+    /// The blocks of a matrix whose codes and scales lie apart, packed at the first call.
+    fn packed<'a>(&'a self, fp4: &'a Fp4, rows: usize, columns: usize) -> Result<&'a [u8], &'a str> {
+        let pack =
+            || pack(fp4.format, rows, columns, self.bytes(&fp4.codes), self.bytes(&fp4.scales));
+        fp4.packed.get_or_init(pack).as_deref().map_err(String::as_str)
+    }
+
+    /// Packs what must be packed before it can be computed with, on several threads. Without it each matrix is packed
+    /// when it is asked for.
+    pub fn prepare(&self, threads: usize) {
+        let fp4: Vec<(&Fp4, TensorShape)> = self
+            .entries
+            .values()
+            .filter_map(|entry| match &entry.storage {
+                Storage::Fp4(fp4) => Some((fp4, entry.shape)),
+                _ => None,
+            })
+            .collect();
+        let next = AtomicUsize::new(0);
+        std::thread::scope(|scope| {
+            for _ in 0..threads.min(fp4.len()) {
+                scope.spawn(|| {
+                    while let Some((fp4, shape)) = fp4.get(next.fetch_add(1, Ordering::Relaxed)) {
+                        let (rows, columns) = shape.rows_and_columns();
+                        // What is wrong with it is said when the matrix is asked for.
+                        let _said_later = self.packed(fp4, rows, columns);
+                    }
+                });
+            }
+        });
     }
 
     /// Whether the model has a tensor for a role, or a tied one.
@@ -109,17 +209,20 @@ impl Tensors {
     /// [`ModelError::NoSuchTensor`] when the model has none, [`ModelError::NotFinite`] for a value that is not finite.
     pub fn vector(&self, role: TensorRole) -> Result<Vec<f32>, ModelError> {
         let entry = self.entries.get(&role).ok_or(ModelError::NoSuchTensor { role })?;
-        let Matrix { format, rows, columns, bytes, scale, .. } = self.matrix(role)?;
+        let matrix = self.matrix(role)?;
+        let (rows, columns) = (matrix.rows, matrix.columns);
+        let stored = matrix
+            .weights()
+            .map_err(|problem| ModelError::storage(&self.path, &entry.name, problem.to_string()))?;
         let mut values = vec![0.0; rows * columns];
-        let row_bytes = bytes.len().checked_div(rows).unwrap_or(0);
-        for (row, bytes) in values.chunks_exact_mut(columns.max(1)).zip(bytes.chunks_exact(row_bytes.max(1)))
-        {
-            dequantize_row(format, bytes, row);
+        let mut padded = vec![0.0; matrix.stored_columns];
+        for (index, row) in values.chunks_exact_mut(columns.max(1)).enumerate() {
+            stored.dequantize_row(index, &mut padded);
+            row.copy_from_slice(&padded[..columns]);
         }
         let offset = if role.is_norm() { self.conventions.norm_offset } else { 0.0 };
         let is_rate = matches!(role, TensorRole::Layer { part: LayerTensor::DeltaDecayRate, .. });
         for (position, value) in values.iter_mut().enumerate() {
-            *value *= scale;
             if is_rate && self.conventions.decay_logarithm {
                 *value = -(math::exp_f64(f64::from(*value)) as f32);
             }
@@ -142,7 +245,7 @@ impl Tensors {
 
     /// Bytes of all tensors that the model uses; a tied head counts once.
     pub fn total_bytes(&self) -> u64 {
-        self.entries.values().map(|entry| entry.place.range.len() as u64).sum()
+        self.entries.values().map(Entry::bytes).sum()
     }
 
     /// Elements of all tensors that the model uses; a tied head counts once.
