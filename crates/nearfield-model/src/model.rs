@@ -84,7 +84,8 @@ impl Model {
         let name = folder.canonicalize().ok().and_then(|folder| folder.file_name().map(ToOwned::to_owned));
         description.architecture.name =
             name.map_or_else(|| "unnamed".to_owned(), |name| name.to_string_lossy().into_owned());
-        let tensors = Tensors::from_checkpoint(folder, Checkpoint::open(folder)?, family, &mut description, announced)?;
+        let tensors =
+            Tensors::from_checkpoint(folder, Checkpoint::open(folder)?, family, &mut description, announced)?;
         Ok(Self { path: folder.to_owned(), architecture: description.architecture, tensors })
     }
 

@@ -68,7 +68,10 @@ fn sets_threads_and_pieces_keep_the_bytes() {
                     let options = RunnerOptions { kernels: Some(set), threads, ..options };
                     let got = bits(&logits(&model, &options, &tokens, pieces));
                     let what = set.name();
-                    assert!(got == wanted, "{family} {layout}: {what}, {arithmetic:?}, {threads}, {pieces:?}");
+                    assert!(
+                        got == wanted,
+                        "{family} {layout}: {what}, {arithmetic:?}, {threads}, {pieces:?}"
+                    );
                 }
             }
         }

@@ -151,8 +151,9 @@ impl<'a> Config<'a> {
             if let Some(method) = settings.text("quant_method")?
                 && !["compressed-tensors", "modelopt", "fp8"].contains(&method)
             {
-                let problem =
-                    format!("is {method:?}, which is not supported (compressed-tensors, modelopt and fp8 are)");
+                let problem = format!(
+                    "is {method:?}, which is not supported (compressed-tensors, modelopt and fp8 are)"
+                );
                 return Err(DescriptionError::new(settings.label("quant_method"), problem));
             }
             if let Some(block) = settings.value("weight_block_size")

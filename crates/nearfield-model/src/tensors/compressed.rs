@@ -49,8 +49,8 @@ pub(super) struct Elements {
 /// The stem of a name and the ending by which a tensor is part of a matrix.
 fn split(name: &str) -> Option<(&str, &'static str)> {
     let endings = [WEIGHT, PACKED, SCALE, SCALE_INV, SCALE_2, GLOBAL_SCALE];
-    let all = endings.into_iter().chain(INPUT_SCALES).chain(UNSUPPORTED);
-    all.filter_map(|ending| Some((name.strip_suffix(ending)?, ending))).next()
+    let mut all = endings.into_iter().chain(INPUT_SCALES).chain(UNSUPPORTED);
+    all.find_map(|ending| Some((name.strip_suffix(ending)?, ending)))
 }
 
 /// Puts the tensors of each matrix together, in the order in which they first appear.
@@ -87,7 +87,7 @@ fn place(tensor: &CheckpointTensor) -> Place {
     Place { part, range }
 }
 
-impl<'a> Parts<'a> {
+impl Parts<'_> {
     /// The tensor that errors name.
     pub(super) fn tensor_name(&self) -> &str {
         let tensors = [self.weight, self.packed, self.scale, self.scale_inv, self.scale_2, self.global_scale];
@@ -162,7 +162,9 @@ impl<'a> Parts<'a> {
             return Err(format!("{:?} contradicts its element type F8_E4M3", other.name));
         }
         let scales = match (self.scale, self.scale_inv) {
-            (Some(one), Some(other)) => return Err(format!("{:?} and {:?} contradict", one.name, other.name)),
+            (Some(one), Some(other)) => {
+                return Err(format!("{:?} and {:?} contradict", one.name, other.name));
+            }
             (scale, inverse) => scale.or(inverse).ok_or_else(|| missing(SCALE))?,
         };
         let [rows, columns] = codes.shape[..] else {
@@ -210,11 +212,19 @@ fn fp4(
     };
     if !fits {
         let (name, dtype) = (&scales.name, scales.dtype);
-        return Err(format!("{name:?} is stored as {dtype:?}, but {wanted} is needed (a reordered plane is not read)"));
+        return Err(format!(
+            "{name:?} is stored as {dtype:?}, but {wanted} is needed (a reordered plane is not read)"
+        ));
     }
-    if !columns.is_multiple_of(group) || scales.shape != [rows, columns / group] {
+    if !columns.is_multiple_of(group) {
+        return Err(format!("its rows have {columns} elements, which are no whole groups of {group}"));
+    }
+    if scales.shape != [rows, columns / group] {
         let (name, shape) = (&scales.name, &scales.shape);
-        return Err(format!("{name:?} has the shape {shape:?}, but {:?} is needed", [rows, columns.div_ceil(group)]));
+        return Err(format!(
+            "{name:?} has the shape {shape:?}, but {:?} is needed",
+            [rows, columns.div_ceil(group)]
+        ));
     }
     let packed = OnceLock::new();
     let storage = Storage::Fp4(Fp4 { format, codes: place(codes), scales: place(scales), scale, packed });

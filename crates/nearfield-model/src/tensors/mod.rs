@@ -162,8 +162,7 @@ impl Tensors {
 
     /// The blocks of a matrix whose codes and scales lie apart, packed at the first call.
     fn packed<'a>(&'a self, fp4: &'a Fp4, rows: usize, columns: usize) -> Result<&'a [u8], &'a str> {
-        let pack =
-            || pack(fp4.format, rows, columns, self.bytes(&fp4.codes), self.bytes(&fp4.scales));
+        let pack = || pack(fp4.format, rows, columns, self.bytes(&fp4.codes), self.bytes(&fp4.scales));
         fp4.packed.get_or_init(pack).as_deref().map_err(String::as_str)
     }
 

@@ -15,11 +15,7 @@ pub(super) struct Place {
 #[derive(Clone, Debug)]
 pub(super) enum Storage {
     /// Whole blocks of a format, with a factor on all.
-    Blocks {
-        format: WeightFormat,
-        place: Place,
-        scale: f32,
-    },
+    Blocks { format: WeightFormat, place: Place, scale: f32 },
     /// Four-bit codes and their scales apart from them.
     Fp4(Fp4),
     /// Bytes and their scales apart from them.
@@ -83,7 +79,10 @@ pub(super) fn pack(
 ) -> Result<Vec<u8>, String> {
     let group = Fp4::group(format);
     let (code_bytes, scale_bytes) = (columns / 2, columns / group);
-    if !columns.is_multiple_of(group) || codes.len() != rows * code_bytes || scales.len() != rows * scale_bytes {
+    if !columns.is_multiple_of(group)
+        || codes.len() != rows * code_bytes
+        || scales.len() != rows * scale_bytes
+    {
         return Err(format!("has {} bytes of codes and {} of scales", codes.len(), scales.len()));
     }
     let bad = |scale: &u8| if format == WeightFormat::Nvfp4 { *scale >= 0x7F } else { *scale == 0xFF };
@@ -133,7 +132,7 @@ mod tests {
         for (r, bytes) in packed.chunks_exact(packed.len() / rows).enumerate() {
             dequantize_row(format, bytes, &mut row);
             for (k, value) in row.iter().enumerate().take(columns) {
-                let byte = codes[(r * columns + k) / 2];
+                let byte = codes[r * columns / 2 + k / 2];
                 let code = if k % 2 == 0 { byte & 15 } else { byte >> 4 };
                 let scale = scales[(r * columns / group + k / group) % scales.len()].1;
                 assert_eq!(*value, VALUES[usize::from(code)] * scale, "{format:?}, row {r}, column {k}");

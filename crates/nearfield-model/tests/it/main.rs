@@ -8,6 +8,7 @@
 
 mod chat;
 mod checkpoint;
+mod compressed;
 mod gguf;
 mod models;
 mod text;
