@@ -175,6 +175,11 @@ impl Fields {
         self.map.get(name).and_then(Value::as_str)
     }
 
+    /// A field that stays where it is.
+    pub(crate) fn get(&self, name: &str) -> Option<&Value> {
+        self.map.get(name)
+    }
+
     /// Whether a field is there and says something.
     pub(crate) fn has(&self, name: &str) -> bool {
         self.map.get(name).is_some_and(|value| !value.is_null())

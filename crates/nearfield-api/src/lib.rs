@@ -18,9 +18,11 @@ mod usage;
 mod wire;
 
 pub mod anthropic;
+pub mod bedrock;
 pub mod gemini;
 pub mod json;
 pub mod openai;
+pub mod responses;
 pub mod sse;
 
 pub use answer::AnswerDecoder;

@@ -94,7 +94,7 @@ pub(crate) fn percent_encode(text: &str) -> String {
 }
 
 /// Fields of one dialect that say nothing which another would need: marks for caches, ids, states and empty lists.
-const HARMLESS: [&str; 16] = [
+const HARMLESS: [&str; 18] = [
     "annotations",
     "cache_control",
     "caller",
@@ -111,6 +111,8 @@ const HARMLESS: [&str; 16] = [
     "truncation",
     "type",
     "include",
+    "instructions",
+    "thinking",
 ];
 
 /// Writes fields of the request's own dialect where that is the target, and refuses those that would be lost.

@@ -18,7 +18,8 @@ pub(super) fn decode(fields: &mut Fields, request: &mut Request) -> Result<(), E
     request.sampling = Sampling {
         temperature: config.number("temperature", Range { low: 0.0, high: 2.0 })?,
         top_p: config.number("topP", SHARE)?,
-        top_k: config.count("topK", 0)?,
+        // Some clients write 1.0.
+        top_k: config.number("topK", Range { low: 0.0, high: 1e6 })?.map(|top_k| top_k as u32),
         presence_penalty: config.number("presencePenalty", WIDE)?,
         frequency_penalty: config.number("frequencyPenalty", WIDE)?,
         seed: config.integer("seed", i64::MIN, i64::MAX)?.map(i64::cast_unsigned),

@@ -39,6 +39,7 @@ mod request_tests;
 pub use chat_request::parse_chat_request;
 pub use chunk_decoder::ChunkDecoder;
 pub use completions_request::{COMPLETIONS_DEFAULT_MAX_TOKENS, parse_completions_request};
+pub(crate) use encode_request::encode_labels;
 pub use encode_request::{MaxTokensField, UpstreamOptions, encode_request};
 pub use error_body::error_body;
 pub use limits::Limits;
@@ -48,6 +49,7 @@ pub use reply_decoder::decode_reply;
 pub use retry_after::parse_retry_after;
 pub use stream_encoder::StreamEncoder;
 pub use upstream_error::{decode_error, decode_stream_error};
+pub(crate) use usage::decode as decode_usage;
 
 /// The two routes of this dialect that generate text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -5,4 +5,6 @@
 mod answers;
 mod beyond_text;
 mod cassettes;
+mod same_json;
 mod streams;
+mod usage_rows;

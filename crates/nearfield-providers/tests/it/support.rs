@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
-use nearfield_api::{Backend as _, Error, Event, EventStream, Message, Prompt, Request, Role, Sampling};
+use nearfield_api::{Backend as _, Error, Event, EventStream, Message, Prompt, Request, Role};
 use nearfield_providers::{OpenAiCompatible, OpenAiCompatibleOptions, Secret, Timeouts};
 use nearfield_testkit::cloud_server::CloudServer;
 

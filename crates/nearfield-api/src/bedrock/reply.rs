@@ -1,0 +1,96 @@
+//! Reads a whole answer.
+
+use serde_json::{Value, json};
+
+use super::blocks::{REDACTED, SIGNATURE, opaque};
+use super::usage;
+use crate::answer::{Progress, malformed};
+use crate::{Dialect, Error, ErrorKind, Event, FinishReason, Request};
+
+/// Reads the body of a reply with status 200.
+///
+/// # Errors
+/// [`ErrorKind::Upstream`] for one that is no complete answer.
+pub fn decode_reply(body: &[u8], request: &Request, upstream_model: &str) -> Result<Vec<Event>, Error> {
+    let tree: Value = serde_json::from_slice(body).map_err(|_| malformed("it is not JSON"))?;
+    let blocks = tree.pointer("/output/message/content").and_then(Value::as_array);
+    let blocks = blocks.ok_or_else(|| malformed("it has no content"))?;
+    let reason = tree.get("stopReason").and_then(Value::as_str);
+    let reason = stop_reason(reason.ok_or_else(|| malformed("it does not say why it ended"))?)?;
+    let mut progress = Progress::new(request, upstream_model);
+    let mut events = Vec::new();
+    progress.start(None, &mut events);
+    for value in blocks {
+        block(value, &mut progress, &mut events)?;
+    }
+    if let Some(trace) = tree.get("trace").filter(|trace| trace.is_object()) {
+        let value = json!({"trace": trace});
+        progress.event(Event::Other { choice: 0, dialect: Dialect::Bedrock, value }, &mut events)?;
+    }
+    progress.usage = tree.get("usage").and_then(usage::decode);
+    progress.end(0, reason, &mut events)?;
+    progress.complete(&mut events)?;
+    Ok(events)
+}
+
+fn block(block: &Value, progress: &mut Progress, events: &mut Vec<Event>) -> Result<(), Error> {
+    let text = |path: &str| block.pointer(path).and_then(Value::as_str);
+    if let Some(text) = text("/text") {
+        return progress.text(0, text, events);
+    }
+    if let Some(call) = block.get("toolUse") {
+        let index = progress.next_call(0);
+        let arguments = call.get("input").map_or_else(|| "{}".to_owned(), Value::to_string);
+        let event = tool_call(index, text("/toolUse/toolUseId"), text("/toolUse/name"), arguments)?;
+        return progress.event(event, events);
+    }
+    if let Some(words) = text("/reasoningContent/reasoningText/text") {
+        let signature = text("/reasoningContent/reasoningText/signature");
+        let opaque = signature.map(|value| opaque(SIGNATURE, value.to_owned()));
+        return progress.event(Event::Reasoning { choice: 0, text: words.to_owned(), opaque }, events);
+    }
+    if let Some(data) = text("/reasoningContent/redactedContent") {
+        let opaque = Some(opaque(REDACTED, data.to_owned()));
+        return progress.event(Event::Reasoning { choice: 0, text: String::new(), opaque }, events);
+    }
+    progress.event(Event::Other { choice: 0, dialect: Dialect::Bedrock, value: block.clone() }, events)
+}
+
+/// The event that begins a call.
+pub(super) fn tool_call(
+    index: u32,
+    id: Option<&str>,
+    name: Option<&str>,
+    arguments: String,
+) -> Result<Event, Error> {
+    let (Some(id), Some(name)) = (id, name) else { return Err(malformed("a tool call has no id or name")) };
+    Ok(Event::ToolCall {
+        choice: 0,
+        index,
+        id: Some(id.to_owned()),
+        name: Some(name.to_owned()),
+        arguments,
+        opaque: None,
+    })
+}
+
+/// Why an answer ended.
+///
+/// # Errors
+/// A reason that says the answer is broken, or that is not known.
+pub(super) fn stop_reason(reason: &str) -> Result<FinishReason, Error> {
+    match reason {
+        "end_turn" | "stop_sequence" => Ok(FinishReason::Stop),
+        "max_tokens" | "model_context_window_exceeded" => Ok(FinishReason::Length),
+        "tool_use" => Ok(FinishReason::ToolCalls),
+        "guardrail_intervened" | "content_filtered" => Ok(FinishReason::ContentFilter),
+        "refusal" => Ok(FinishReason::Refusal),
+        other => Err(Error::new(
+            ErrorKind::Upstream,
+            format!(
+                "The backend broke the answer off with the reason {:?}; it is incomplete. Ask again.",
+                crate::json::shorten(other)
+            ),
+        )),
+    }
+}

@@ -1,0 +1,134 @@
+//! Reads a whole answer.
+
+use serde_json::{Map, Value, json};
+
+use super::items::{ENCRYPTED, summary_text};
+use super::usage;
+use crate::answer::{Progress, malformed};
+use crate::openai::decode_stream_error;
+use crate::{Dialect, Error, ErrorKind, Event, FinishReason, Opaque, Request};
+
+/// Reads the body of a reply with status 200.
+///
+/// # Errors
+/// The error that the body tells, or [`ErrorKind::Upstream`] for one that is no complete answer.
+pub fn decode_reply(body: &[u8], request: &Request, upstream_model: &str) -> Result<Vec<Event>, Error> {
+    let tree: Value = serde_json::from_slice(body).map_err(|_| malformed("it is not JSON"))?;
+    let mut progress = Progress::new(request, upstream_model);
+    let mut events = Vec::new();
+    if tree.get("output").is_none_or(|output| !output.is_array()) {
+        let said = tree.get("error").is_some_and(|error| !error.is_null());
+        return Err(if said { decode_stream_error(&tree) } else { malformed("it has no output") });
+    }
+    progress.start(tree.get("model").and_then(Value::as_str), &mut events);
+    for item in tree.get("output").and_then(Value::as_array).into_iter().flatten() {
+        self::item(item, &mut progress, &mut events)?;
+    }
+    end(&tree, &mut progress, &mut events)?;
+    progress.complete(&mut events)?;
+    Ok(events)
+}
+
+fn item(item: &Value, progress: &mut Progress, events: &mut Vec<Event>) -> Result<(), Error> {
+    let text = |name: &str| item.get(name).and_then(Value::as_str).unwrap_or_default();
+    match text("type") {
+        "message" => {
+            for part in item.get("content").and_then(Value::as_array).into_iter().flatten() {
+                content(part, progress, events)?;
+            }
+            Ok(())
+        }
+        "function_call" => {
+            let index = progress.next_call(0);
+            let event = tool_call(index, text("call_id"), text("name"), text("arguments").to_owned())?;
+            progress.event(event, events)
+        }
+        "reasoning" => {
+            let text = summary_text(item.get("summary"), item.get("content"));
+            progress.event(Event::Reasoning { choice: 0, text, opaque: opaque(item) }, events)
+        }
+        _ => progress.event(other(item.clone()), events),
+    }
+}
+
+fn content(part: &Value, progress: &mut Progress, events: &mut Vec<Event>) -> Result<(), Error> {
+    let text = |name: &str| part.get(name).and_then(Value::as_str).unwrap_or_default();
+    match text("type") {
+        "output_text" => {
+            progress.text(0, text("text"), events)?;
+            annotations(part, progress, events)
+        }
+        "refusal" => progress.event(Event::Refusal { choice: 0, text: text("refusal").to_owned() }, events),
+        _ => progress.event(other(part.clone()), events),
+    }
+}
+
+/// Citations of a piece of text.
+pub(super) fn annotations(
+    part: &Value,
+    progress: &mut Progress,
+    events: &mut Vec<Event>,
+) -> Result<(), Error> {
+    match part.get("annotations") {
+        Some(Value::Array(items)) if !items.is_empty() => {
+            let value = Value::Object(Map::from_iter([("annotations".to_owned(), json!(items))]));
+            progress.event(other(value), events)
+        }
+        _ => Ok(()),
+    }
+}
+
+pub(super) fn other(value: Value) -> Event {
+    Event::Other { choice: 0, dialect: Dialect::OpenAiResponses, value }
+}
+
+/// The value of a reasoning item that must come back.
+pub(super) fn opaque(item: &Value) -> Option<Opaque> {
+    let text = |name: &str| item.get(name).and_then(Value::as_str).map(str::to_owned);
+    let value = text(ENCRYPTED).filter(|value| !value.is_empty())?;
+    Some(Opaque { dialect: Dialect::OpenAiResponses, kind: ENCRYPTED.to_owned(), value, id: text("id") })
+}
+
+/// The event that begins a call.
+pub(super) fn tool_call(index: u32, id: &str, name: &str, arguments: String) -> Result<Event, Error> {
+    if id.is_empty() || name.is_empty() {
+        return Err(malformed("a tool call has no id or name"));
+    }
+    Ok(Event::ToolCall {
+        choice: 0,
+        index,
+        id: Some(id.to_owned()),
+        name: Some(name.to_owned()),
+        arguments,
+        opaque: None,
+    })
+}
+
+/// Takes counts and end from the response object.
+///
+/// # Errors
+/// The error of a response that failed, and one for a response that is not complete.
+pub(super) fn end(response: &Value, progress: &mut Progress, events: &mut Vec<Event>) -> Result<(), Error> {
+    progress.usage = response.get("usage").and_then(usage::decode);
+    let status = response.get("status").and_then(Value::as_str).unwrap_or("completed");
+    let why = response.pointer("/incomplete_details/reason").and_then(Value::as_str);
+    let reason = match (status, why) {
+        // The second spelling is that of a gateway.
+        ("completed" | "complete", _) if progress.has_calls(0) => FinishReason::ToolCalls,
+        ("completed" | "complete", _) => FinishReason::Stop,
+        ("incomplete", Some("content_filter")) => FinishReason::ContentFilter,
+        ("incomplete", _) => FinishReason::Length,
+        ("failed", _) => return Err(decode_stream_error(response)),
+        (other, _) => {
+            return Err(Error::new(
+                ErrorKind::Upstream,
+                format!(
+                    "The backend's answer is not complete: its state is {:?}. Answers in the background are not \
+                     waited for; send the request without `background`.",
+                    crate::json::shorten(other)
+                ),
+            ));
+        }
+    };
+    progress.end(0, reason, events)
+}
