@@ -16,7 +16,7 @@ pub struct BackendFacts {
 }
 
 impl BackendFacts {
-    fn may_serve(&self, model: &str) -> bool {
+    pub(crate) fn may_serve(&self, model: &str) -> bool {
         self.models.as_ref().is_none_or(|models| models.iter().any(|name| name == model))
     }
 }

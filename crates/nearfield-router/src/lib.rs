@@ -6,6 +6,7 @@
 mod decision;
 mod fallback;
 mod policy;
+pub mod rules;
 
 pub use decision::{BackendFacts, Decision, Refusal, RequestFacts, decide, permitted};
 pub use fallback::{Failure, fallback_reason};

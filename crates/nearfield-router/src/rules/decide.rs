@@ -1,0 +1,283 @@
+//! The decision by rules: a pure function of the file, the backends and the facts of one request, with its reasons.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use nearfield_api::{Error, ErrorKind, Locality};
+use nearfield_privacy::{ClassSet, DataClass, Entity, Treatments};
+
+use super::condition::{Connectivity, Day};
+use super::{Demand, KeyTerms, Rule, Rules, holds};
+use crate::BackendFacts;
+
+/// What a caller says of its own request. It may raise the class or narrow the candidates, never the reverse.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Claim {
+    /// The least class.
+    pub class: Option<DataClass>,
+    /// The only backends that the caller wants.
+    pub backends: Option<Vec<String>>,
+    /// Whether the caller wants the answer from this machine only.
+    pub local_only: bool,
+}
+
+/// What a decision needs to know.
+#[derive(Clone, Debug)]
+pub struct Facts<'a> {
+    /// The key's id.
+    pub key: &'a str,
+    /// The key's name.
+    pub key_name: Option<&'a str>,
+    /// What the file binds the key to; see [`Rules::key_terms`].
+    pub terms: Option<&'a KeyTerms>,
+    /// What the caller says.
+    pub claim: &'a Claim,
+    /// The model as the caller wrote it.
+    pub model: &'a str,
+    /// Tokens of the prompt, estimated.
+    pub tokens: u64,
+    /// Whether tools come with it.
+    pub tools: bool,
+    /// How complex it looks, from 0 to 1, where that was asked.
+    pub complexity: Option<f64>,
+    /// Classes of what detection found.
+    pub classes: ClassSet,
+    /// What detection found, by kind.
+    pub found: &'a BTreeMap<Entity, usize>,
+    /// Parts that cannot be looked into.
+    pub unscannable: usize,
+    /// Local minutes since midnight.
+    pub minute: u16,
+    /// The local day.
+    pub day: Day,
+    /// What is left of the key's month; `None` when it has no limit.
+    pub dollars_left: Option<f64>,
+    /// Requests that wait for the local engine.
+    pub queued: u32,
+    /// Whether there is a network.
+    pub connectivity: Connectivity,
+}
+
+impl Facts<'_> {
+    /// Every class that the request has a part in: its key's floor, its caller's claim, what was found.
+    pub fn all_classes(&self) -> ClassSet {
+        let mut all = self.classes;
+        for class in [self.terms.and_then(|terms| terms.class), self.claim.class].into_iter().flatten() {
+            all.insert(class);
+        }
+        all
+    }
+
+    /// The request's class.
+    pub fn class(&self) -> DataClass {
+        self.all_classes().highest()
+    }
+}
+
+/// One step of the way to a decision.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Step {
+    /// The rule, key or backend that it is about.
+    pub about: String,
+    /// What was found, in words.
+    pub said: String,
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}: {}", self.about, self.said)
+    }
+}
+
+/// What the rules say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verdict {
+    /// The backends that may answer, in order; empty when the request is refused.
+    pub candidates: Vec<String>,
+    /// Why there is none.
+    pub denial: Option<Denial>,
+    /// The rule that decided; `None` when none fitted.
+    pub rule: Option<String>,
+    /// The request's class.
+    pub class: DataClass,
+    /// What is hidden before something leaves this machine.
+    pub treatments: Treatments,
+    /// How long what is kept is kept.
+    pub retention: Option<String>,
+    /// The most tokens of an answer.
+    pub max_tokens: Option<u32>,
+    /// How it came to that.
+    pub steps: Vec<Step>,
+}
+
+/// Why no backend may answer.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Denial {
+    /// A rule refuses.
+    #[error("the policy's rule \"{rule}\" refuses this request")]
+    Rule {
+        /// The rule.
+        rule: String,
+    },
+    /// A rule blocks what the request holds.
+    #[error(
+        "the policy's rule \"{rule}\" refuses requests that hold such data; take it out and send it again"
+    )]
+    Blocked {
+        /// The rule.
+        rule: String,
+    },
+    /// Nothing is left.
+    #[error(
+        "the policy leaves no backend for this request (class {class}, rule \"{rule}\"); `nearfield policy explain` says why"
+    )]
+    Nothing {
+        /// The request's class.
+        class: DataClass,
+        /// The rule, or `none`.
+        rule: String,
+    },
+}
+
+impl From<Denial> for Error {
+    fn from(denial: Denial) -> Self {
+        Self::new(ErrorKind::PermissionDenied, denial.to_string()).with_code("policy_forbids")
+    }
+}
+
+impl Rules {
+    /// What the file binds a key to, by its id or name.
+    pub fn key_terms(&self, id: &str, name: Option<&str>) -> Option<&KeyTerms> {
+        self.key.get(id).or_else(|| self.key.get(name?))
+    }
+}
+
+/// Closes the candidate set of one request under the rules.
+pub fn decide_by_rules(rules: &Rules, backends: &[BackendFacts], facts: &Facts<'_>) -> Verdict {
+    let mut steps = Vec::new();
+    let mut say = |about: &str, said: String| steps.push(Step { about: about.to_owned(), said });
+    let class = facts.class();
+    say("class", class_reason(facts, class));
+    let rule = rules.rule.iter().find(|rule| match rule.when.fails(facts) {
+        None => {
+            say(&rule.name, "applies".to_owned());
+            true
+        }
+        Some(condition) => {
+            say(&rule.name, format!("does not apply: `{condition}` does not hold"));
+            false
+        }
+    });
+    let verdict = |candidates, denial, steps| Verdict {
+        candidates,
+        denial,
+        rule: rule.map(|rule| rule.name.clone()),
+        class,
+        treatments: rule.map(Rule::treatments).unwrap_or_default(),
+        retention: rule.and_then(|rule| rule.retention.clone()),
+        max_tokens: rule.and_then(|rule| rule.max_tokens),
+        steps,
+    };
+    let name = rule.map_or("none", |rule| rule.name.as_str()).to_owned();
+    if let Some(rule) = rule {
+        if rule.deny {
+            return verdict(Vec::new(), Some(Denial::Rule { rule: name }), steps);
+        }
+        if holds(&rule.block, facts) {
+            say(&rule.name, "blocks what the request holds".to_owned());
+            return verdict(Vec::new(), Some(Denial::Blocked { rule: name }), steps);
+        }
+    } else {
+        say("rules", "none applies, so the request stays on this machine".to_owned());
+    }
+    let mut candidates: Vec<String> = Vec::new();
+    for backend in in_order(rule, backends) {
+        match objection(rules, rule, backend, facts) {
+            None if candidates.contains(&backend.name) => {}
+            None => {
+                say(&backend.name, "may answer".to_owned());
+                candidates.push(backend.name.clone());
+            }
+            Some(why) => say(&backend.name, format!("may not answer: {why}")),
+        }
+    }
+    let denial = candidates.is_empty().then_some(Denial::Nothing { class, rule: name });
+    verdict(candidates, denial, steps)
+}
+
+/// The backends that a rule names, in its order; without a rule those of this machine.
+fn in_order<'a>(rule: Option<&Rule>, backends: &'a [BackendFacts]) -> Vec<&'a BackendFacts> {
+    match rule {
+        None => backends.iter().filter(|backend| backend.locality == Locality::Local).collect(),
+        Some(rule) => rule
+            .backends
+            .iter()
+            .filter_map(|name| backends.iter().find(|backend| backend.name == *name))
+            .collect(),
+    }
+}
+
+/// Why a backend may not answer; `None` when it may.
+fn objection(
+    rules: &Rules,
+    rule: Option<&Rule>,
+    backend: &BackendFacts,
+    facts: &Facts<'_>,
+) -> Option<String> {
+    if !backend.may_serve(facts.model) {
+        return Some("it is not configured for this model".to_owned());
+    }
+    let bound = facts.terms.and_then(|terms| terms.backends.as_ref());
+    if bound.is_some_and(|names| !names.contains(&backend.name)) {
+        return Some("the key is not bound to it".to_owned());
+    }
+    if facts.claim.backends.as_ref().is_some_and(|names| !names.contains(&backend.name)) {
+        return Some("the caller does not want it".to_owned());
+    }
+    if backend.locality == Locality::Local {
+        return None;
+    }
+    let Some(rule) = rule else { return Some("no rule lets the request leave".to_owned()) };
+    cloud_objection(rules, rule, backend, facts)
+}
+
+/// Why a request may not leave for a backend.
+fn cloud_objection(rules: &Rules, rule: &Rule, backend: &BackendFacts, facts: &Facts<'_>) -> Option<String> {
+    if facts.claim.local_only {
+        return Some("the caller wants this machine only".to_owned());
+    }
+    if facts.connectivity == Connectivity::Offline {
+        return Some("there is no network".to_owned());
+    }
+    if facts.terms.and_then(|terms| terms.class).is_none() {
+        return Some("the key declares no class, so its requests stay on this machine".to_owned());
+    }
+    if facts.dollars_left.is_some_and(|left| left <= 0.0) {
+        return Some("the key's money for this month is spent".to_owned());
+    }
+    let terms = rules.terms(&backend.name);
+    if facts.all_classes().contains(DataClass::Health) && !terms.baa {
+        return Some("health data goes nowhere without a business associate agreement (baa)".to_owned());
+    }
+    let unmet =
+        rule.require.iter().find(|text| !Demand::parse(text).is_some_and(|demand| demand.met(&terms)));
+    if let Some(demand) = unmet {
+        return Some(format!("the rule demands {demand}"));
+    }
+    if holds(&rule.keep_local, facts) {
+        return Some("the request holds what the rule keeps on this machine".to_owned());
+    }
+    if facts.unscannable > 0 && !rule.treatments().is_empty() {
+        return Some("the request has parts that cannot be looked into, and the rule masks".to_owned());
+    }
+    None
+}
+
+fn class_reason(facts: &Facts<'_>, class: DataClass) -> String {
+    let floor = facts.terms.and_then(|terms| terms.class).map_or("none", DataClass::as_str);
+    let claim = facts.claim.class.map_or("none", DataClass::as_str);
+    let found: Vec<String> = facts.found.iter().map(|(entity, count)| format!("{count} {entity}")).collect();
+    let found = if found.is_empty() { "nothing".to_owned() } else { found.join(", ") };
+    format!("{class} (floor of the key {floor}, claim {claim}, found {found})")
+}

@@ -1,0 +1,233 @@
+//! What is allowed in a policy file and yet not wise, or contradicts what is configured.
+
+use nearfield_privacy::DataClass;
+
+use super::{Demand, Rules};
+
+/// What is configured of a cloud backend, as far as it says where content goes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Endpoint {
+    /// The backend's name.
+    pub name: String,
+    /// The base address.
+    pub url: String,
+    /// Models, as the provider is asked for them.
+    pub models: Vec<String>,
+}
+
+/// How grave a finding is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Severity {
+    /// Allowed, and to be thought about.
+    Warning,
+    /// A contradiction; the file is not used.
+    Failure,
+}
+
+/// One finding.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// How grave.
+    pub severity: Severity,
+    /// What it is about.
+    pub place: String,
+    /// What it is, and what to do.
+    pub said: String,
+}
+
+/// Looks for contradictions and for trust in what detection cannot do.
+pub fn lint(rules: &Rules, endpoints: &[Endpoint]) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for endpoint in endpoints {
+        let declared = rules.terms(&endpoint.name).region;
+        if let Some(region) = declared {
+            let said = contradictions(&region, endpoint);
+            findings.extend(said.into_iter().map(|said| Finding {
+                severity: Severity::Failure,
+                place: format!("backend.{}", endpoint.name),
+                said,
+            }));
+        }
+    }
+    let is_cloud = |name: &String| endpoints.iter().any(|endpoint| endpoint.name == *name);
+    for (at, rule) in rules.rule.iter().enumerate() {
+        let mut warn = |said: String| {
+            findings.push(Finding { severity: Severity::Warning, place: rule.place(at), said });
+        };
+        if !rule.backends.iter().any(is_cloud) {
+            continue;
+        }
+        let classes = rule.when.classes();
+        let lowest = classes.iter().min().copied().unwrap_or_default();
+        if lowest < DataClass::Personal && !floors_are_declared(rules, rule.when.key.as_deref()) {
+            warn(
+                "lets requests leave because detection finds nothing in them; names, places and health content are \
+                 not found by patterns: give the keys that handle them a `class` of personal or health"
+                    .to_owned(),
+            );
+        }
+        let masked = rule.mask.iter().chain(&rule.hash).next().is_some();
+        if masked && classes.iter().any(|class| *class >= DataClass::Personal) {
+            warn(
+                "masks what patterns find; names, places and health content in prose leave as they are"
+                    .to_owned(),
+            );
+        }
+        if classes.contains(&DataClass::Health)
+            && !rule.require.iter().any(|text| Demand::parse(text) == Some(Demand::Baa))
+        {
+            warn(
+                "is for health data and does not demand `baa`; backends without one are left out anyway"
+                    .to_owned(),
+            );
+        }
+        if classes.contains(&DataClass::Secret) && !masks_secrets(rule) {
+            warn("lets credentials leave as they are; mask `secret` or keep them local".to_owned());
+        }
+    }
+    for (name, terms) in &rules.key {
+        if terms.class.is_none() {
+            findings.push(Finding {
+                severity: Severity::Warning,
+                place: format!("key.{name}"),
+                said: "declares no class, so its requests stay on this machine".to_owned(),
+            });
+        }
+    }
+    findings
+}
+
+/// Whether every key that a rule is for has a floor that says what its content is.
+fn floors_are_declared(rules: &Rules, keys: Option<&[String]>) -> bool {
+    keys.is_some_and(|keys| {
+        keys.iter().all(|key| rules.key.get(key).is_some_and(|terms| terms.class == Some(DataClass::Public)))
+    })
+}
+
+fn masks_secrets(rule: &super::Rule) -> bool {
+    [&rule.mask, &rule.hash, &rule.keep_local, &rule.block]
+        .iter()
+        .any(|names| names.iter().any(|name| name == "secret"))
+}
+
+/// Parts of the world, as far as names of regions say them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Area {
+    Eu,
+    Us,
+    Asia,
+    Elsewhere,
+}
+
+fn area(region: &str) -> Option<Area> {
+    let head = region.split(['-', '.', '_']).next().unwrap_or_default().to_ascii_lowercase();
+    let letters = head.trim_end_matches(|letter: char| letter.is_ascii_digit());
+    Some(match letters {
+        "eu" | "europe" | "westeurope" | "northeurope" | "germanywestcentral" | "swedencentral" => Area::Eu,
+        "us" | "usa" | "eastus" | "westus" | "centralus" | "northamerica" => Area::Us,
+        "ap" | "apac" | "asia" | "australia" | "jp" | "au" => Area::Asia,
+        "ca" | "sa" | "me" | "af" | "il" | "mx" | "southamerica" | "africa" => Area::Elsewhere,
+        _ => return None,
+    })
+}
+
+/// What the configuration says against a declared region.
+fn contradictions(region: &str, endpoint: &Endpoint) -> Vec<String> {
+    let mut said = Vec::new();
+    let declared = area(region);
+    let host = host(&endpoint.url);
+    let mut against = |what: String| {
+        said.push(format!("region `{region}` is declared, but {what}; correct one of the two"));
+    };
+    let at =
+        |prefix: &str, suffix: &str| host.strip_prefix(prefix).and_then(|rest| rest.strip_suffix(suffix));
+    let bedrock = at("bedrock-runtime.", ".amazonaws.com").or_else(|| at("bedrock-mantle.", ".api.aws"));
+    if let Some(own) = bedrock {
+        if !agrees(region, own) {
+            against(format!("its endpoint is in {own}"));
+        }
+        for model in &endpoint.models {
+            let name = model.rsplit('/').next().unwrap_or(model);
+            match name.split_once('.').map(|(prefix, _)| prefix) {
+                Some("global") => against(format!("the model `{model}` is answered anywhere in the world")),
+                Some(prefix @ ("us" | "eu" | "apac" | "jp" | "au" | "ca")) if area(prefix) != declared => {
+                    against(format!("the model `{model}` is answered in {prefix}"));
+                }
+                // A profile of an area may leave the one region that was declared.
+                Some(prefix @ ("us" | "eu" | "apac")) if region != prefix && region.contains('-') => {
+                    against(format!("the model `{model}` may be answered in any region of {prefix}"));
+                }
+                _ => {}
+            }
+        }
+    } else if let Some(own) = host.strip_suffix("-aiplatform.googleapis.com") {
+        if !agrees(region, own) {
+            against(format!("its endpoint is in {own}"));
+        }
+    } else if host == "aiplatform.googleapis.com" {
+        let location = endpoint.url.split("/locations/").nth(1).and_then(|rest| rest.split('/').next());
+        match location {
+            None | Some("global") => against("the location `global` is no residency".to_owned()),
+            Some(own) if !agrees(region, own) => against(format!("its location is {own}")),
+            Some(_) => {}
+        }
+    } else if host == "generativelanguage.googleapis.com" {
+        against("this endpoint of Gemini has no region".to_owned());
+    } else if host == "api.openai.com" && declared != Some(Area::Us) {
+        against("api.openai.com is not a regional endpoint".to_owned());
+    } else if let Some(own) = host.strip_suffix(".api.openai.com")
+        && !agrees(region, own)
+    {
+        against(format!("its endpoint is in {own}"));
+    }
+    said
+}
+
+/// Whether an endpoint's region is the declared one, or lies in the declared area.
+fn agrees(declared: &str, own: &str) -> bool {
+    declared == own || (!declared.contains('-') && area(declared).is_some() && area(declared) == area(own))
+}
+
+fn host(url: &str) -> String {
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    let end = rest.find(['/', ':', '?']).unwrap_or(rest.len());
+    rest[..end].to_ascii_lowercase()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rules::BackendTerms;
+
+    fn failures(region: &str, url: &str, model: &str) -> usize {
+        let mut rules = Rules::default();
+        let terms = BackendTerms { region: Some(region.to_owned()), ..BackendTerms::default() };
+        rules.backend.insert("b".to_owned(), terms);
+        let endpoint = Endpoint { name: "b".to_owned(), url: url.to_owned(), models: vec![model.to_owned()] };
+        lint(&rules, &[endpoint]).iter().filter(|finding| finding.severity == Severity::Failure).count()
+    }
+
+    #[test]
+    fn regions_that_contradict_endpoint_or_model_fail() {
+        let bedrock = "https://bedrock-runtime.eu-central-1.amazonaws.com";
+        for (region, url, model, count) in [
+            ("eu-central-1", bedrock, "anthropic.claude-sonnet-5-v1:0", 0),
+            ("eu", bedrock, "eu.anthropic.claude-sonnet-5-v1:0", 0),
+            ("eu-central-1", bedrock, "eu.anthropic.claude-sonnet-5-v1:0", 1),
+            ("eu", bedrock, "us.anthropic.claude-sonnet-5-v1:0", 1),
+            ("eu", bedrock, "global.anthropic.claude-sonnet-5-v1:0", 1),
+            ("us", bedrock, "anthropic.claude-sonnet-5-v1:0", 1),
+            ("eu", "https://bedrock-runtime.us-east-1.amazonaws.com", "us.x", 2),
+            ("eu", "https://europe-west4-aiplatform.googleapis.com/v1", "m", 0),
+            ("us", "https://europe-west4-aiplatform.googleapis.com/v1", "m", 1),
+            ("eu", "https://aiplatform.googleapis.com/v1/projects/p/locations/global", "m", 1),
+            ("eu", "https://aiplatform.googleapis.com/v1/projects/p/locations/europe-west1/x", "m", 0),
+            ("eu", "https://generativelanguage.googleapis.com/v1beta", "m", 1),
+            ("eu", "https://api.openai.com/v1", "m", 1),
+            ("eu", "https://eu.api.openai.com/v1", "m", 0),
+            ("mars", "https://llm.example.org/v1", "m", 0),
+        ] {
+            assert_eq!(failures(region, url, model), count, "{region} {url} {model}");
+        }
+    }
+}
