@@ -1,14 +1,19 @@
 //! `nearfield bench`.
 
+mod edit;
+
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Result;
 use clap::Args;
-use nearfield_engine::{Engine, EngineOptions, Generate, Sampling, SessionStats, Step};
+use nearfield_engine::{Engine, EngineOptions, Generate, Sampling, SessionStats, Speculation, Step};
+use nearfield_hub::Installed;
 use nearfield_model::Model;
 use serde_json::{Value, json};
+
+use edit::{EditBench, EditReport};
 
 use super::options::{ConfigArgs, EngineArgs, SamplingArgs};
 use crate::app::App;
@@ -38,6 +43,10 @@ pub(crate) struct BenchCommand {
     #[arg(long, value_name = "N", default_value_t = PROMPT, value_parser = parse_prompt)]
     prompt_tokens: usize,
 
+    /// Measure an answer that repeats a file of code with a small change, with and without speculation
+    #[arg(long, conflicts_with_all = ["prompt_tokens", "temperature", "top_p", "seed"])]
+    edit: bool,
+
     /// Print a JSON object
     #[arg(long)]
     json: bool,
@@ -56,9 +65,11 @@ const EXAMPLES: &str = "\
 Examples:
   nearfield bench smollm2:135m
   nearfield bench smollm2:135m --threads 1 --kv q8 --runs 9 --json
+  nearfield bench qwen2.5-coder:0.5b --edit
 
 The prompt is random tokens, the answer --max-tokens (default 128) of them, one request at a time. Prefill is the \
-time to the first token, decode what follows. The median counts; the spread is from the slowest to the fastest run.";
+time to the first token, decode what follows. The median counts; the spread is from the slowest to the fastest run. \
+Tokens are guessed ahead with --edit only.";
 
 fn parse_prompt(text: &str) -> Result<usize, String> {
     let number = text.parse::<usize>().ok().filter(|number| (1..=1 << 20).contains(number));
@@ -84,8 +95,13 @@ impl BenchCommand {
         let generate = self.sampling.max_tokens.unwrap_or(GENERATE) as usize;
         let mut options = self.engine.options(&config.local);
         options.slots = 1;
-        options.context = options.context.or(Some(self.prompt_tokens + generate));
         let model = Arc::new(Model::open(&installed.path)?);
+        if self.edit {
+            return self.run_edit(app, &installed, &model, &options);
+        }
+        // Answers to random tokens often go round in circles, which speculation would make look fast.
+        options.speculation = Speculation::Off;
+        options.context = options.context.or(Some(self.prompt_tokens + generate));
         let engine = Engine::start(Arc::clone(&model), &options)?;
         let bench = Bench { engine: &engine, command: &self, vocabulary: vocabulary(&model) };
         app.note(&format!("{}: {}", installed.name, engine.plan()));
@@ -97,6 +113,32 @@ impl BenchCommand {
             runs.push(run);
         }
         self.print(&installed.name, &engine, &options, generate, &runs)
+    }
+
+    fn run_edit(
+        &self,
+        app: &App,
+        installed: &Installed,
+        model: &Arc<Model>,
+        options: &EngineOptions,
+    ) -> Result<()> {
+        let bench = EditBench::start(&installed.path, model, options, self.sampling.max_tokens)?;
+        bench.measure()?;
+        let (mut pairs, mut stats) = (Vec::with_capacity(self.runs.get()), SessionStats::default());
+        for number in 1..=self.runs.get() {
+            let (pair, last) = bench.measure()?;
+            app.note(&format!("pair {number}: {pair}"));
+            pairs.push(pair);
+            stats = last;
+        }
+        let report = EditReport::new(&pairs, stats);
+        let mut stdout = Stdout::new();
+        if self.json {
+            return stdout
+                .json(&json!({ "model": installed.name, "runs": pairs.len(), "edit": report.json() }));
+        }
+        stdout.line(&format!("{}:", installed.name))?;
+        report.lines().iter().try_for_each(|line| stdout.line(line))
     }
 
     fn print(

@@ -8,7 +8,9 @@ use clap::Args;
 use nearfield_api::Sampling;
 use nearfield_engine::EngineOptions;
 
-use crate::config::{ArithmeticName, Config, ConfigError, KeyValueName, LocalSection, PrefixCache};
+use crate::config::{
+    ArithmeticName, Config, ConfigError, KeyValueName, LocalSection, PrefixCache, SpeculationName,
+};
 
 /// Where the configuration is.
 #[derive(Debug, Args)]
@@ -65,6 +67,17 @@ pub(super) struct EngineArgs {
         hide_env_values = true
     )]
     arithmetic: Option<ArithmeticName>,
+
+    /// Guess tokens ahead where that is faster, on or off; answers are the same [default: on]
+    #[arg(
+        long,
+        value_name = "WHICH",
+        value_enum,
+        hide_possible_values = true,
+        env = "NEARFIELD_SPECULATION",
+        hide_env_values = true
+    )]
+    speculation: Option<SpeculationName>,
 }
 
 impl EngineArgs {
@@ -82,6 +95,9 @@ impl EngineArgs {
         }
         if let Some(name) = self.arithmetic.or(local.arithmetic) {
             options.arithmetic = name.into();
+        }
+        if let Some(name) = self.speculation.or(local.speculation) {
+            options.speculation = name.into();
         }
         if let Some(slots) = local.slots {
             options.slots = slots.get();
@@ -183,7 +199,7 @@ fn parse_in(text: &str, fits: impl Fn(f32) -> bool, expected: &str) -> Result<f3
 #[cfg(test)]
 mod tests {
     use clap::Parser;
-    use nearfield_engine::{Arithmetic, KeyValueType};
+    use nearfield_engine::{Arithmetic, KeyValueType, Speculation};
 
     use super::*;
 
@@ -207,11 +223,12 @@ mod tests {
             slots: NonZeroUsize::new(5),
             ..LocalSection::default()
         };
-        let line = parse("--kv bf16 --arithmetic exact").unwrap();
+        let line = parse("--kv bf16 --arithmetic exact --speculation off").unwrap();
         let options = line.engine.options(&local);
         assert_eq!((options.threads, options.slots, options.context), (Some(3), 5, None));
         assert_eq!(options.key_value_type, KeyValueType::Bf16);
         assert_eq!(options.arithmetic, Arithmetic::Exact);
+        assert_eq!(options.speculation, Speculation::Off);
         let none = parse("").unwrap().engine.options(&LocalSection::default());
         assert_eq!(none, EngineOptions::default());
     }
@@ -233,6 +250,7 @@ mod tests {
             "--context 0",
             "--kv f8",
             "--arithmetic fast",
+            "--speculation maybe",
             "--seed -1",
         ] {
             assert!(parse(wrong).is_err(), "{wrong}");

@@ -6,7 +6,7 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
 use jiff::civil::Date;
-use nearfield_engine::{Arithmetic, KeyValueType};
+use nearfield_engine::{Arithmetic, KeyValueType, Speculation};
 use nearfield_router::Policy;
 use nearfield_store::Tariff;
 use serde::Deserialize;
@@ -43,6 +43,8 @@ pub(crate) struct LocalSection {
     pub(crate) kv: Option<KeyValueName>,
     /// Which arithmetic.
     pub(crate) arithmetic: Option<ArithmeticName>,
+    /// Whether tokens are guessed ahead.
+    pub(crate) speculation: Option<SpeculationName>,
     /// Requests that run at once.
     pub(crate) slots: Option<NonZeroUsize>,
     /// Requests that may wait for a slot.
@@ -63,6 +65,7 @@ impl Default for LocalSection {
             context: None,
             kv: None,
             arithmetic: None,
+            speculation: None,
             slots: None,
             queue: None,
             prefix_cache: None,
@@ -112,6 +115,25 @@ impl From<ArithmeticName> for Arithmetic {
         match name {
             ArithmeticName::Default => Self::Default,
             ArithmeticName::Exact => Self::Exact,
+        }
+    }
+}
+
+/// Whether tokens are guessed ahead, as flags and the file name it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum SpeculationName {
+    /// Where it is faster
+    On,
+    /// Never
+    Off,
+}
+
+impl From<SpeculationName> for Speculation {
+    fn from(name: SpeculationName) -> Self {
+        match name {
+            SpeculationName::On => Self::Adaptive,
+            SpeculationName::Off => Self::Off,
         }
     }
 }

@@ -23,7 +23,7 @@ use crate::suggest::did_you_mean;
 pub(crate) use backends::{BackendConfig, LOCAL_BACKEND};
 pub(crate) use error::ConfigError;
 use error::Source;
-pub(crate) use file::{ArithmeticName, KeyValueName, LocalSection, ServerSection};
+pub(crate) use file::{ArithmeticName, KeyValueName, LocalSection, ServerSection, SpeculationName};
 use file::{FileConfig, price_table};
 pub(crate) use sizes::PrefixCache;
 

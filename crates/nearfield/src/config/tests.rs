@@ -22,6 +22,7 @@ threads = 4
 context = 4096
 kv = "q8"
 arithmetic = "exact"
+speculation = "off"
 slots = 8
 queue = 2
 prefix_cache = "64MB"
@@ -63,6 +64,7 @@ fn every_setting_is_read() {
     let config = read(WHOLE).unwrap();
     assert_eq!(config.policy.mode, PolicyMode::PreferLocal);
     assert_eq!(config.local.kv, Some(KeyValueName::Q8));
+    assert_eq!(config.local.speculation, Some(SpeculationName::Off));
     assert_eq!(config.local.memory.map(|bytes| bytes.0), Some(8_000_000_000));
     assert_eq!(config.local.prefix_cache, Some(PrefixCache(64_000_000)));
     assert_eq!(config.server.tls_cert.as_deref(), Some(Path::new("/etc/cert.pem")));
@@ -73,7 +75,7 @@ fn every_setting_is_read() {
     assert_eq!(config.backends[0].models().unwrap(), ["our-name"]);
     assert_eq!(config.backends[0].price_provider().as_deref(), Some("zeta-cloud"));
     let error = config.backends[0].build().unwrap_err().to_string();
-    assert!(error.starts_with("/etc/nearfield.toml:29: backend `zeta`: key: /etc/zeta.key: "), "{error}");
+    assert!(error.starts_with("/etc/nearfield.toml:30: backend `zeta`: key: /etc/zeta.key: "), "{error}");
     let usage = Usage { input: 1_000_000, output: 1_000_000, ..Usage::default() };
     let cost = config.prices.cost(&config.reference, &usage, jiff::Timestamp::now()).unwrap().cost;
     assert_eq!(cost, NanoDollars(3_500_000_000));
