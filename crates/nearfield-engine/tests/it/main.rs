@@ -5,6 +5,7 @@ mod admission;
 mod callers;
 mod drafting;
 mod compressed;
+mod every_way;
 mod mutations;
 mod parity;
 mod prefix;
