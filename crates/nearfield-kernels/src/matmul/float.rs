@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use super::ahead::Ahead;
+use super::direct;
 use super::{MatmulScratch, Output, WeightMatrix, row_pointers};
 use crate::activation::GROUP;
 use crate::format::{WeightFormat, bf16_to_f32, f16_to_f32};
@@ -174,6 +175,10 @@ unsafe fn rows_of<S: Simd>(
 ) {
     let columns = weights.columns;
     let count = values.len() / columns.max(1);
+    if weights.format().is_float() && count <= direct::FEW {
+        // SAFETY: the caller's promise.
+        return unsafe { direct::rows_of::<S>(weights, values, rows, output) };
+    }
     scratch.sums.resize(2 * count * S::ROWS, 0.0);
     scratch.panel.resize(PANEL_COLUMNS * 16, 0.0);
     let mut lanes = [0.0_f32; 16];

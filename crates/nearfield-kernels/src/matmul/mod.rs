@@ -1,6 +1,7 @@
 //! Matrix products: weight rows times activation rows, one chain for each output.
 
 mod ahead;
+mod direct;
 mod float;
 mod fp8;
 mod integer;
