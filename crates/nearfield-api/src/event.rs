@@ -102,6 +102,10 @@ pub struct Work {
     pub busy: Duration,
     /// Its share of the energy that the processor used, where that can be measured.
     pub energy_joules: Option<f64>,
+    /// Tokens that were guessed ahead to be checked, all choices together.
+    pub drafted: u64,
+    /// Those of them that were right: steps that the answer was spared.
+    pub accepted: u64,
 }
 
 /// Why an answer ended.

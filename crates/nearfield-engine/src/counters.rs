@@ -17,6 +17,10 @@ pub struct Counters {
     pub most_rows: usize,
     /// The most answers that had a token in one step.
     pub most_decoding: usize,
+    /// Tokens that were guessed and fed to be checked.
+    pub drafted: u64,
+    /// Those of them that were right.
+    pub accepted: u64,
     /// What requests shared.
     pub prefix: PrefixCounters,
 }

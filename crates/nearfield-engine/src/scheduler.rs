@@ -230,7 +230,10 @@ impl<'a> Scheduler<'a> {
                 if choice.rows > 0 && choice.sequence.length() >= prompt {
                     // The end of a prompt has one row of logits, what is fed of an answer one each.
                     let count = choice.fed.len().max(1);
+                    let before = session.stats.accepted;
                     session.pick(index, &logits, first..first + count, &mut self.sampler);
+                    self.counters.drafted += count as u64 - 1;
+                    self.counters.accepted += (session.stats.accepted - before) as u64;
                     first += count;
                 }
             }

@@ -5,6 +5,7 @@ mod energy;
 mod errors;
 mod logprobs;
 mod models;
+mod prediction;
 mod prompt;
 mod sampling;
 
@@ -120,7 +121,8 @@ impl Backend for LocalBackend {
         self.models.list().await
     }
 
-    async fn generate(&self, request: Request) -> Result<EventStream, Error> {
+    async fn generate(&self, mut request: Request) -> Result<EventStream, Error> {
+        let prediction = prediction::take(&mut request)?;
         request.require_text_only()?;
         let stop =
             StopMatcher::new(&request.stop).map_err(|error| Error::invalid("stop", error.to_string()))?;
@@ -129,13 +131,13 @@ impl Backend for LocalBackend {
         let seed = request.sampling.seed.unwrap_or_else(sampling::draw_seed);
         let generate = Generate {
             tokens,
+            prediction: prediction::encode(&lease, prediction).await?,
             max_tokens: request.max_tokens.map(|count| count as usize),
             sampling: sampling::complete(&request.sampling, seed, lease.text().generation(), lease.unknown()),
             stop_tokens: lease.text().stop_tokens().ids().to_vec(),
             logprobs: request.logprobs,
             choices: request.choices,
             cache_domain: CacheDomain::new(&request.cache_domain),
-            ..Generate::default()
         };
         let session = lease.engine().submit(generate).map_err(|error| refused(error, &request))?;
         let facts = self.facts(&lease, seed);

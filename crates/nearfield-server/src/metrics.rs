@@ -12,6 +12,7 @@ const REQUESTS: &str = "nearfield_requests_total";
 const DURATION: &str = "nearfield_request_duration_seconds";
 const IN_FLIGHT: &str = "nearfield_requests_in_flight";
 const TOKENS: &str = "nearfield_tokens_total";
+const GUESSES: &str = "nearfield_guessed_tokens_total";
 const FIRST_TOKEN: &str = "nearfield_time_to_first_token_seconds";
 const INTER_TOKEN: &str = "nearfield_inter_token_seconds";
 const CONNECTIONS: &str = "nearfield_connections";
@@ -44,6 +45,11 @@ impl Metrics {
         };
         counter(REQUESTS, count, "Requests by route, outcome and backend");
         counter(TOKENS, count, "Tokens by backend and kind (input, cached_input, output, reasoning)");
+        counter(
+            GUESSES,
+            count,
+            "Tokens that the engine guessed ahead, by backend and whether they were right",
+        );
         counter(REFUSED, count, "Connections refused, by reason");
         let histogram = |name: &'static str, text: &'static str| {
             recorder.describe_histogram(name.into(), seconds, text.into());
@@ -92,6 +98,15 @@ impl Metrics {
         self.counter(TOKENS, labels).increment(count);
     }
 
+    /// Tokens of one answer that were guessed ahead, and those that were right.
+    pub(crate) fn guesses(&self, backend: &str, drafted: u64, accepted: u64) {
+        for (right, count) in [("yes", accepted), ("no", drafted.saturating_sub(accepted))] {
+            let labels =
+                vec![Label::new("backend", backend.to_owned()), Label::from_static_parts("right", right)];
+            self.counter(GUESSES, labels).increment(count);
+        }
+    }
+
     /// Where times to the first token of a backend go.
     pub(crate) fn first_token(&self, backend: &str) -> Histogram {
         self.histogram(FIRST_TOKEN, vec![Label::new("backend", backend.to_owned())])
@@ -136,6 +151,7 @@ mod tests {
         metrics.request("/v1/models", "ok", "", Duration::from_millis(3));
         metrics.request("/v1/models", "ok", "", Duration::from_millis(3));
         metrics.tokens("local", "output", 7);
+        metrics.guesses("local", 9, 7);
         metrics.first_token("local").record(Duration::from_millis(40));
         metrics.in_flight().increment(1.0);
         metrics.refused("full");
@@ -146,6 +162,9 @@ mod tests {
             "{text}"
         );
         assert!(text.contains(r#"nearfield_tokens_total{backend="local",kind="output"} 7"#), "{text}");
+        for line in [r#"{backend="local",right="yes"} 7"#, r#"{backend="local",right="no"} 2"#] {
+            assert!(text.contains(&format!("nearfield_guessed_tokens_total{line}")), "{text}");
+        }
         let bucket = r#"nearfield_time_to_first_token_seconds_bucket{backend="local",le="0.05"} 1"#;
         assert!(text.contains(bucket), "{text}");
         assert!(text.contains("nearfield_requests_in_flight 1"), "{text}");

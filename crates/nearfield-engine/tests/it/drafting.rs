@@ -222,6 +222,32 @@ fn a_right_prediction_is_accepted_and_a_wrong_one_changes_nothing() {
 }
 
 #[test]
+fn a_conversation_goes_on_from_what_guesses_left_in_the_cache() {
+    let model = model();
+    let without = EngineOptions { prefix_cache_bytes: Some(0), ..with_speculation(Speculation::Off) };
+    let plain = Engine::start(Arc::clone(&model), &without).unwrap();
+    for request in requests(80) {
+        let first = answer(&plain, request.clone());
+        let mut tokens = [&request.tokens[..], &first.tokens[&0]].concat();
+        tokens.extend([5, 6, 7]);
+        let second = Generate { tokens, ..request.clone() };
+        let wanted = answer(&plain, second.clone());
+        for right in [0, 2, 7] {
+            let script = Script { answers: Arc::new(first.tokens.clone()), right };
+            let engine = scripted(&model, 7, script);
+            assert!(bits(&answer(&engine, request.clone())) == bits(&first));
+            // The script's guesses are wrong here, or right by chance.
+            let got = answer(&engine, second.clone());
+            assert!(bits(&got) == bits(&wanted), "{right} right");
+            assert!(got.stats.cached_tokens >= 96, "{:?}", got.stats);
+            let counters = engine.counters();
+            assert!(counters.drafted > counters.accepted && counters.prefix.hit_tokens >= 96, "{counters:?}");
+            assert!(right == 0 || counters.accepted > 20, "{counters:?}");
+        }
+    }
+}
+
+#[test]
 fn by_default_neighbours_and_guesses_change_nothing() {
     let (plain, engine) = (start(with_speculation(Speculation::Off)), start(options()));
     let sampled = |number: usize| Generate { sampling: chance(number as u64), ..request(20 + number) };

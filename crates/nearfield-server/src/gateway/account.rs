@@ -129,6 +129,8 @@ impl Account {
             fields.duration_ms = Some(duration);
             fields.tokens_per_second = speed;
             fields.energy_joules = energy_joules;
+            (fields.drafted_tokens, fields.accepted_tokens) =
+                work.map(|work| (work.drafted, work.accepted)).unzip();
             fields.cost = sum;
             fields.price = price;
             fields.counterfactual =

@@ -41,6 +41,10 @@ pub struct ReceiptFields {
     pub tokens_per_second: Option<f64>,
     /// Measured energy of the local work.
     pub energy_joules: Option<f64>,
+    /// Tokens that the local engine guessed ahead.
+    pub drafted_tokens: Option<u64>,
+    /// Those of them that were right.
+    pub accepted_tokens: Option<u64>,
     /// What the request cost, all its attempts together.
     #[serde(rename = "cost_usd", serialize_with = "dollars")]
     pub cost: Option<NanoDollars>,
@@ -81,6 +85,8 @@ impl Receipt {
             duration_ms: None,
             tokens_per_second: None,
             energy_joules: None,
+            drafted_tokens: None,
+            accepted_tokens: None,
             cost: None,
             price: None,
             counterfactual: None,

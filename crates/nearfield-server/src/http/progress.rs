@@ -62,7 +62,12 @@ impl Progress {
             | Event::Refusal { .. }
             | Event::Reasoning { .. }
             | Event::ToolCall { .. } => self.token(),
-            Event::Done { usage, .. } => self.done(*usage),
+            Event::Done { usage, work } => {
+                self.done(*usage);
+                if let Some(work) = work.filter(|work| work.drafted > 0) {
+                    self.service.metrics.guesses(&self.backend, work.drafted, work.accepted);
+                }
+            }
             _ => {}
         }
     }

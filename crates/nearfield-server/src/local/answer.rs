@@ -143,7 +143,12 @@ impl Answering {
             measured: true,
             ..Usage::default()
         };
-        let work = Work { busy: stats.busy, energy_joules: self.energy(stats) };
+        let work = Work {
+            busy: stats.busy,
+            energy_joules: self.energy(stats),
+            drafted: stats.drafted as u64,
+            accepted: stats.accepted as u64,
+        };
         self.ready.push_back(Event::Done { usage, work: Some(work) });
     }
 

@@ -14,7 +14,11 @@ pub(crate) fn receipt_line(receipt: &ReceiptFields, finish: Option<FinishReason>
             cached => format!(" ({cached} cached)"),
         };
         let (read, written) = (usage.prompt_tokens(), usage.completion_tokens());
-        parts.push(format!("{about}{read} tokens in{cached}, {written} out"));
+        let guessed = match receipt.accepted_tokens {
+            None | Some(0) => String::new(),
+            Some(accepted) => format!(" ({accepted} guessed ahead)"),
+        };
+        parts.push(format!("{about}{read} tokens in{cached}, {written} out{guessed}"));
     }
     if let Some(ttft) = receipt.ttft_ms {
         parts.push(format!("first after {:.2} s", ttft / 1e3));
@@ -83,6 +87,8 @@ mod tests {
             duration_ms: Some(900.0),
             tokens_per_second: Some(54.32),
             energy_joules: None,
+            drafted_tokens: Some(0),
+            accepted_tokens: Some(0),
             cost: None,
             price: None,
             counterfactual: Some(ReceiptCounterfactual {
@@ -102,6 +108,8 @@ mod tests {
             "local · smollm2:135m · 31 tokens in, 42 out · first after 0.12 s · 54.3 tok/s · here not priced · \
              in the cloud $0.000059 (openai/gpt-5.4-nano)"
         );
+        let guessed = ReceiptFields { drafted_tokens: Some(30), accepted_tokens: Some(20), ..local() };
+        assert!(receipt_line(&guessed, None).contains(" · 31 tokens in, 42 out (20 guessed ahead) · "));
         let priced = ReceiptFields { cost: Some(NanoDollars(1200)), energy_joules: Some(14.25), ..local() };
         let line = receipt_line(&priced, Some(FinishReason::Length));
         assert!(line.contains(" · 14.2 J · here $0.0000012 · "), "{line}");
