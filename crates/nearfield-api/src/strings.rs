@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value};
 
+use crate::json::{JsonLimits, parse_json};
 use crate::{
     Content, Extra, Function, JsonSchema, Media, MediaSource, Opaque, OutputFormat, Part, Prompt, Request,
     Tool, ToolChoice,
@@ -42,6 +43,9 @@ pub enum Place {
     /// A string inside such an object.
     Extra,
 }
+
+/// Numbers of so many characters are shown like strings.
+const LONG_NUMBER: usize = 7;
 
 /// Sees a string and may change it.
 type Visit<'a> = dyn FnMut(Place, &mut String) + 'a;
@@ -151,13 +155,16 @@ fn media_strings(media: &mut Media, place: Place, visit: &mut Visit<'_>) {
     optional(&mut media.name, Place::Name, visit);
 }
 
-/// The strings inside a tool call's arguments, or, when these are no JSON, the whole text.
+/// The strings inside a tool call's arguments, or, when these are no JSON, the whole text. Where a key stands twice only
+/// its last value is shown, so only that one stays.
 fn arguments(text: &mut String, visit: &mut Visit<'_>) {
     match serde_json::from_str::<Value>(text) {
         Ok(mut value) => {
+            let limits = JsonLimits { bytes: usize::MAX, depth: usize::MAX, values: usize::MAX };
+            let plain = parse_json(text.as_bytes(), limits).is_ok();
             let before = value.clone();
             visit_value(&mut value, Place::ToolArguments, visit);
-            if value != before {
+            if value != before || !plain {
                 *text = value.to_string();
             }
         }
@@ -189,6 +196,17 @@ pub fn visit_value(value: &mut Value, place: Place, visit: &mut Visit<'_>) {
         Value::String(text) => visit(place, text),
         Value::Array(items) => items.iter_mut().for_each(|item| visit_value(item, place, visit)),
         Value::Object(map) => object(map, place, visit),
+        // A long number may be an identifier; what replaces it is text.
+        Value::Number(number) if place != Place::ToolDefinition => {
+            let before = number.to_string();
+            let mut text = before.clone();
+            if before.len() >= LONG_NUMBER {
+                visit(place, &mut text);
+            }
+            if text != before {
+                *value = Value::String(text);
+            }
+        }
         Value::Null | Value::Bool(_) | Value::Number(_) => {}
     }
 }

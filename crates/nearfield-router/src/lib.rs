@@ -5,9 +5,11 @@
 
 mod decision;
 mod fallback;
+mod outgoing;
 mod policy;
 pub mod rules;
 
 pub use decision::{BackendFacts, Decision, Refusal, RequestFacts, decide, permitted};
 pub use fallback::{Failure, fallback_reason};
+pub use outgoing::{mask_request, survey_request};
 pub use policy::{Policy, PolicyError, PolicyMode};

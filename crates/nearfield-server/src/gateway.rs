@@ -9,6 +9,8 @@ mod attempt;
 mod domains;
 mod pricing;
 mod receipt;
+mod restoring;
+mod ruled;
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -18,13 +20,19 @@ use futures_util::future::join_all;
 use jiff::Timestamp;
 use nearfield_api::openai::ModelEntry;
 use nearfield_api::{Backend, Error, ErrorKind, EventStream, Locality, ModelInfo, Request};
-use nearfield_router::{BackendFacts, Decision, Policy, PolicyError, RequestFacts, decide, permitted};
+use nearfield_privacy::{DataClass, HashKey};
+use nearfield_router::rules::{Claim, Rules, RulesError};
+use nearfield_router::{
+    BackendFacts, Decision, Policy, PolicyError, PolicyMode, RequestFacts, decide, permitted,
+};
 use nearfield_store::{Admission, End, Ledger, Prices, RowHandle, Tariff};
 use tokio::time::{Instant, timeout};
 
 pub use domains::{CacheDomains, KeyInTwoDomains};
 use pricing::Pricing;
 pub use receipt::{Receipt, ReceiptCounterfactual, ReceiptFields};
+pub use ruled::RulesChange;
+use ruled::{Admitted, Ruled};
 
 /// How long one backend may take to list its models before the list goes out without them.
 const LIST_PATIENCE: Duration = Duration::from_secs(5);
@@ -63,6 +71,17 @@ pub struct ConfiguredBackend {
 pub struct Caller {
     /// The id of the key that was shown.
     pub key_id: String,
+    /// The key's name, where it has one.
+    pub key_name: Option<String>,
+    /// What the caller says of its own request.
+    pub claim: Claim,
+}
+
+impl Caller {
+    /// A caller of whom nothing but the key's id is known.
+    pub fn new(key_id: impl Into<String>) -> Self {
+        Self { key_id: key_id.into(), key_name: None, claim: Claim::default() }
+    }
 }
 
 /// An answer that has begun, or is about to.
@@ -107,6 +126,8 @@ pub struct Gateway {
     /// The same backends, in the same order, as the policy sees them.
     facts: Vec<BackendFacts>,
     policy: Policy,
+    /// A policy file, which then decides in place of `policy`.
+    ruled: Option<Ruled>,
     ledger: Ledger,
     pricing: Arc<Pricing>,
     cache_domains: CacheDomains,
@@ -125,7 +146,42 @@ impl Gateway {
         policy.check(&facts)?;
         let pricing = Arc::new(Pricing { prices, tariff, reference });
         let created = Timestamp::now().as_second().unsigned_abs();
-        Ok(Self { backends, facts, policy, ledger, pricing, cache_domains, created })
+        Ok(Self { backends, facts, policy, ruled: None, ledger, pricing, cache_domains, created })
+    }
+
+    /// Lets the rules of a policy file decide from now on. `key` makes the pseudonyms that rules may ask for.
+    ///
+    /// # Errors
+    /// The rules name something that is not there.
+    pub fn with_rules(mut self, rules: Rules, key: HashKey) -> Result<Self, RulesError> {
+        self.ruled = Some(Ruled::new(rules, key, &self.facts)?);
+        // What may follow what inside the candidate set; which candidates there are is for the rules.
+        self.policy = Policy { mode: PolicyMode::PreferLocal, cloud: Vec::new() };
+        Ok(self)
+    }
+
+    /// Puts other rules in force. Running attempts finish under theirs; no new one starts that these deny.
+    ///
+    /// # Errors
+    /// The rules cannot be used, or this gateway has none; the old ones stay in force.
+    pub fn replace_rules(&self, rules: Rules) -> Result<RulesChange, RulesError> {
+        let ruled = self.ruled.as_ref().ok_or_else(|| RulesError::Wrong {
+            place: "policy".to_owned(),
+            why: "the server was started without a policy file; restart it with one".to_owned(),
+        })?;
+        ruled.replace(rules, &self.facts).inspect_err(|_| ruled.count_failure())
+    }
+
+    /// Notes that rules could not even be read.
+    pub fn rules_unreadable(&self) {
+        if let Some(ruled) = &self.ruled {
+            ruled.count_failure();
+        }
+    }
+
+    /// How often rules could not be put in force; `None` without a policy file.
+    pub fn rule_failures(&self) -> Option<u64> {
+        self.ruled.as_ref().map(Ruled::failures)
     }
 
     /// Starts to answer a request. Returns when the first token is there, so that until then another candidate can
@@ -170,6 +226,9 @@ impl Gateway {
         request: Request,
         deadline: Option<Instant>,
     ) -> Result<Answer, Unanswered> {
+        if let Some(ruled) = &self.ruled {
+            return self.decide_by_rules(ruled, caller, request, deadline).await;
+        }
         let decision = match decide(&self.policy, &self.facts, &RequestFacts { model: request.model.clone() })
         {
             Ok(decision) => decision,
@@ -181,12 +240,60 @@ impl Gateway {
                 return Err(Unanswered { id: Some(id), error });
             }
         };
-        let Decision { candidates, reason, policy_hash } = decision;
+        let Decision { mut candidates, reason, policy_hash } = decision;
+        candidates.retain(|name| self.claimed(caller, name));
+        if candidates.is_empty() {
+            let row = self.admit(caller, &request, format!("{reason}: refused"), policy_hash)?;
+            let id = row.id().to_owned();
+            let message = "the request's own headers leave none of the backends that the policy allows";
+            let error = Error::new(ErrorKind::PermissionDenied, message).with_code("claim_forbids");
+            row.finish(None, End::bare(error.kind.into()));
+            return Err(Unanswered { id: Some(id), error });
+        }
         let row = self.admit(caller, &request, reason.clone(), policy_hash)?;
         let id = row.id().to_owned();
-        attempt::first_that_answers(self, row, &candidates, reason, request, deadline)
+        attempt::first_that_answers(self, row, &candidates, None, reason, request, deadline)
             .await
             .map_err(|error| Unanswered { id: Some(id), error })
+    }
+
+    /// Whether a caller's own claim lets a backend see its request, where no rules say what a class means: from
+    /// `personal` on the request stays here.
+    fn claimed(&self, caller: &Caller, name: &str) -> bool {
+        let claim = &caller.claim;
+        let here = claim.local_only || claim.class.is_some_and(|class| class >= DataClass::Personal);
+        let cloud = self.facts.iter().any(|facts| facts.name == name && facts.locality == Locality::Cloud);
+        claim.backends.as_ref().is_none_or(|names| names.iter().any(|own| own == name)) && !(here && cloud)
+    }
+
+    async fn decide_by_rules(
+        &self,
+        ruled: &Ruled,
+        caller: &Caller,
+        mut request: Request,
+        deadline: Option<Instant>,
+    ) -> Result<Answer, Unanswered> {
+        let admitted: Admitted = ruled.admit(caller, &mut request, &self.facts);
+        let reason = admitted.reason();
+        let row = self.admit(caller, &request, reason.clone(), admitted.hash())?;
+        let id = row.id().to_owned();
+        if let Some(denial) = admitted.denial() {
+            let error = Error::from(denial.clone());
+            row.finish(None, End::bare(error.kind.into()));
+            return Err(Unanswered { id: Some(id), error });
+        }
+        let candidates = admitted.candidates();
+        attempt::first_that_answers(
+            self,
+            row,
+            candidates,
+            Some((ruled, &admitted)),
+            reason,
+            request,
+            deadline,
+        )
+        .await
+        .map_err(|error| Unanswered { id: Some(id), error })
     }
 
     fn admit(

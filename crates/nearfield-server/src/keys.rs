@@ -272,6 +272,14 @@ impl Authenticator {
     }
 }
 
+impl Authenticator {
+    /// The name of the key with this id; `None` when it has none or cannot be read.
+    pub fn name_of(&self, id: &str) -> Option<String> {
+        let keys = self.store.keys().ok()?;
+        keys.iter().find(|key| key.id == id).map(|key| key.name.clone())
+    }
+}
+
 /// Makes sure that `path` holds the plaintext of an active generated key.
 fn ensure_server_key(store: &KeyStore, path: &Path) -> Result<(), KeyError> {
     let generated = |key: &StoredKey| key.generated && key.revoked.is_none();

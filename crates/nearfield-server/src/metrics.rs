@@ -18,6 +18,8 @@ const INTER_TOKEN: &str = "nearfield_inter_token_seconds";
 const CONNECTIONS: &str = "nearfield_connections";
 const REFUSED: &str = "nearfield_connections_refused_total";
 
+const RULE_FAILURES: &str = "nearfield_policy_reload_failures_total";
+
 const METADATA: Metadata<'static> = Metadata::new("nearfield_server", Level::INFO, Some(module_path!()));
 /// Upper bounds in seconds: from one token on a fast machine to a long answer on a slow one.
 const LONG_BUCKETS: [f64; 14] =
@@ -51,6 +53,7 @@ impl Metrics {
             "Tokens that the engine guessed ahead, by backend and whether they were right",
         );
         counter(REFUSED, count, "Connections refused, by reason");
+        counter(RULE_FAILURES, count, "Policy files that could not be put in force; the old one stayed");
         let histogram = |name: &'static str, text: &'static str| {
             recorder.describe_histogram(name.into(), seconds, text.into());
         };
@@ -130,6 +133,11 @@ impl Metrics {
     /// A connection was refused.
     pub(crate) fn refused(&self, reason: &'static str) {
         self.counter(REFUSED, vec![Label::from_static_parts("reason", reason)]).increment(1);
+    }
+
+    /// So many policy files could not be put in force until now.
+    pub(crate) fn rule_failures(&self, count: u64) {
+        self.counter(RULE_FAILURES, Vec::new()).absolute(count);
     }
 
     fn counter(&self, name: &'static str, labels: Vec<Label>) -> Counter {

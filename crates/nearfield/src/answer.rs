@@ -45,7 +45,7 @@ pub(crate) async fn ask(
 ) -> Result<Answered> {
     tokio::pin!(stop);
     let nothing = |ending| Answered { text: String::new(), finish: None, receipt: None, ending };
-    let caller = Caller { key_id: KEY_ID.to_owned() };
+    let caller = Caller::new(KEY_ID);
     let answer = tokio::select! {
         answer = gateway.answer(&caller, request) => match answer {
             Ok(answer) => answer,

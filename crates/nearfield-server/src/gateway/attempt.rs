@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use nearfield_api::{Backend, Error, ErrorKind, Event, EventStream, Locality, Request};
+use nearfield_privacy::Vault;
 use nearfield_router::{BackendFacts, Failure, fallback_reason};
 use nearfield_store::{AttemptEnd, AttemptStart, End, NanoDollars, RowHandle};
 use tokio::time::{Instant, timeout_at};
@@ -12,6 +13,8 @@ use tokio::time::{Instant, timeout_at};
 use super::account::{Account, Accounted, content_bytes, cut, estimated_tokens};
 use super::pricing::Seller;
 use super::receipt::Receipt;
+use super::restoring::Restoring;
+use super::ruled::{Admitted, Ruled};
 use super::{Answer, ConfiguredBackend, Gateway, unrecorded};
 
 /// Gives the request to one candidate after the other, until one produces a token, or the deadline settles on the one
@@ -20,13 +23,13 @@ pub(super) async fn first_that_answers(
     gateway: &Gateway,
     mut row: RowHandle,
     candidates: &[String],
+    rules: Option<(&Ruled, &Admitted)>,
     decided: String,
     request: Request,
     deadline: Option<Instant>,
 ) -> Result<Answer, Error> {
     let admitted = Instant::now();
     let prompt_tokens = estimated_tokens(&request);
-    let bytes = content_bytes(&request);
     let model = request.model.clone();
     let mut request = Some(request);
     let mut fallen: Vec<String> = Vec::new();
@@ -39,11 +42,27 @@ pub(super) async fn first_that_answers(
         };
         // Only a candidate that another one may follow leaves the request behind.
         let Some(own) = (if last { request.take() } else { request.clone() }) else { break };
+        let outgoing = match rules {
+            None => Ok((own, None)),
+            Some((ruled, admitted)) => admitted.outgoing(ruled, &gateway.facts, facts, own),
+        };
+        let (own, vault) = match outgoing {
+            Ok(outgoing) => outgoing,
+            Err(error) if last => {
+                row.finish(None, End::bare(error.kind.into()));
+                return Err(error);
+            }
+            Err(error) => {
+                // Nothing has left; the next candidate, such as this machine, may be allowed to see it.
+                fallen.push(format!("{name} was left out: {}", error.code.as_deref().unwrap_or("denied")));
+                continue;
+            }
+        };
         let why = fallen.last().cloned().unwrap_or_else(|| decided.clone());
-        let bytes_out = if facts.locality == Locality::Cloud { bytes } else { 0 };
+        let bytes_out = if facts.locality == Locality::Cloud { content_bytes(&own) } else { 0 };
         row.attempt(AttemptStart { backend: name.clone(), locality: facts.locality, why, bytes_out })
             .map_err(|error| unrecorded(&error))?;
-        let mut opening = Opening::new(configured, own);
+        let mut opening = Opening::new(configured, own, vault);
         let Some(error) = opening.settle(deadline).await else {
             let settled = Settled { configured, facts, model, decided, fallen, admitted, prompt_tokens };
             return Ok(settled.answer(gateway, row, opening));
@@ -104,7 +123,8 @@ impl Settled<'_> {
 
 /// Why the answering backend is not the first candidate.
 fn changed_reason(gateway: &Gateway, fallen: &[String]) -> String {
-    format!("{}: {}", gateway.policy.mode, fallen.join("; "))
+    let policy = if gateway.ruled.is_some() { "rules" } else { gateway.policy.mode.as_str() };
+    format!("{policy}: {}", fallen.join("; "))
 }
 
 /// A backend's answer before its first token.
@@ -114,12 +134,16 @@ struct Opening {
 }
 
 impl Opening {
-    fn new(configured: &ConfiguredBackend, request: Request) -> Self {
+    fn new(configured: &ConfiguredBackend, request: Request, vault: Option<Arc<Vault>>) -> Self {
         let backend: Arc<dyn Backend> = Arc::clone(&configured.backend);
         let starting = async move { backend.generate(request).await };
         // Accepting the request and answering it are one stream, so that the deadline can fall into either.
         let events = stream::once(starting).try_flatten();
-        Self { events: Box::pin(events), early: VecDeque::new() }
+        let events: EventStream = match vault {
+            None => Box::pin(events),
+            Some(vault) => Box::pin(Restoring::new(Box::pin(events), vault)),
+        };
+        Self { events, early: VecDeque::new() }
     }
 
     /// Waits for the first token, though not beyond the deadline. An error, if there is one, came before it.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use axum::extract::{Extension, Path, Request as HttpRequest, State};
-use axum::http::header::{self, HeaderValue};
+use axum::http::header::{self, HeaderMap, HeaderValue};
 use axum::http::{Response, StatusCode};
 use axum::middleware::from_fn_with_state;
 use axum::routing::{get, post};
@@ -13,6 +13,8 @@ use nearfield_api::openai::{
     Limits, StreamOptions, model_body, models_body, parse_chat_request, parse_completions_request,
 };
 use nearfield_api::{Error, ErrorKind, Request};
+use nearfield_privacy::DataClass;
+use nearfield_router::rules::Claim;
 
 use super::Service;
 use super::answer::generate;
@@ -78,12 +80,48 @@ async fn answer(
         Ok(body) => body,
         Err(reply) => return reply,
     };
+    let caller = match caller(service, key, &parts.headers) {
+        Ok(caller) => caller,
+        Err(error) => return error_response(&error),
+    };
     match parsed(body, service.limits.requests, parse).await {
-        Ok((request, options)) => {
-            generate(service, record, &Caller { key_id: key.0 }, request, options).await
-        }
+        Ok((request, options)) => generate(service, record, &caller, request, options).await,
         Err(error) => error_response(&error),
     }
+}
+
+/// Who asks, and what its headers say of the request. They may raise its class or narrow its candidates; what they cannot
+/// mean is an error, since a claim that is overlooked would let something leave.
+fn caller(service: &Service, key: KeyId, headers: &HeaderMap) -> Result<Caller, Error> {
+    let text = |name: &'static str| -> Result<Option<&str>, Error> {
+        let mut values = headers.get_all(name).iter();
+        let (value, None) = (values.next(), values.next()) else {
+            return Err(Error::invalid(name, format!("the header {name} stands twice; send it once")));
+        };
+        let value = value.map(|value| value.to_str().map(str::trim)).transpose();
+        value.map_err(|_| Error::invalid(name, format!("the header {name} is not text")))
+    };
+    let class = match text("x-nearfield-class")? {
+        None => None,
+        Some(name) => Some(DataClass::from_name(name).ok_or_else(|| {
+            let known = DataClass::ALL.map(DataClass::as_str).join(", ");
+            Error::invalid("x-nearfield-class", format!("there is no such class; known are {known}"))
+        })?),
+    };
+    let names = |text: &str| text.split(',').map(|name| name.trim().to_owned()).collect();
+    let local_only = match text("x-nearfield-local-only")? {
+        None | Some("false") => false,
+        Some("true") => true,
+        Some(_) => {
+            return Err(Error::invalid(
+                "x-nearfield-local-only",
+                "the header is either true or false".to_owned(),
+            ));
+        }
+    };
+    let claim = Claim { class, backends: text("x-nearfield-backends")?.map(names), local_only };
+    let key_name = service.keys.name_of(&key.0);
+    Ok(Caller { key_id: key.0, key_name, claim })
 }
 
 async fn parsed(body: ReadBody, limits: Limits, parse: Parse) -> Result<(Request, StreamOptions), Error> {
@@ -126,6 +164,9 @@ async fn health(State(service): State<Service>) -> Response<Body> {
 }
 
 async fn metrics(State(service): State<Service>) -> Response<Body> {
+    if let Some(failures) = service.gateway.rule_failures() {
+        service.metrics.rule_failures(failures);
+    }
     let mut response = Response::new(Body::from(service.metrics.render()));
     let form = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
     response.headers_mut().insert(header::CONTENT_TYPE, form);

@@ -165,7 +165,7 @@ async fn a_policy_that_fits_no_backend_is_found_at_the_start() {
 async fn an_unknown_price_is_unknown_and_not_nothing() {
     let policy = Policy { mode: PolicyMode::CloudOnly, cloud: Vec::new() };
     let gateway = with_models(&["m"], policy).await.unwrap();
-    let caller = Caller { key_id: "k".to_owned() };
+    let caller = Caller::new("k");
     let mut answer = gateway.answer(&caller, crate::support::request()).await.unwrap();
     while let Some(event) = answer.events.next().await {
         event.unwrap();

@@ -10,6 +10,7 @@ mod local;
 mod prefix;
 mod replies;
 mod rows;
+mod rules;
 mod scripted;
 mod shutdown;
 mod support;

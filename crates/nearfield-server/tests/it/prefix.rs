@@ -19,7 +19,7 @@ const PROMPT: &str = "Once upon a time there was a prompt that many people sent,
 
 /// What a request of this key used, and its text.
 async fn ask(gateway: &Gateway, key_id: &str, request: Request) -> (Usage, String) {
-    let caller = Caller { key_id: key_id.to_owned() };
+    let caller = Caller::new(key_id);
     let mut answer = gateway.answer(&caller, request).await.unwrap();
     let (mut usage, mut all) = (None, String::new());
     while let Some(event) = answer.events.next().await {

@@ -17,7 +17,7 @@ use crate::scripted::{
 use crate::support::{KEY, PATIENCE, Setup, chat, chat_with, gateway, request, rows};
 
 fn caller() -> Caller {
-    Caller { key_id: "key_1".to_owned() }
+    Caller::new("key_1")
 }
 
 #[tokio::test]

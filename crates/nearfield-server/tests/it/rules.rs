@@ -1,0 +1,195 @@
+//! A policy file in the gateway: what leaves is masked, what comes back is restored, what is denied reaches nobody.
+
+use std::sync::Arc;
+
+use futures_util::StreamExt as _;
+use nearfield_api::{Backend, Error, Event, Message, Prompt, Request, Role};
+use nearfield_privacy::{DataClass, HashKey};
+use nearfield_router::rules::Rules;
+use nearfield_router::{Policy, PolicyMode};
+use nearfield_server::gateway::{Caller, Gateway};
+use nearfield_store::{Ledger, Outcome};
+
+use crate::scripted::{Play, Script, Scripted, delta, done, finished, hello, refuse, started_as, wait};
+use crate::support::{Setup, chat, gateway, rows};
+
+/// The rules of these tests stand in JSON, which the same types read.
+fn rules(text: &str) -> Rules {
+    serde_json::from_str(text).unwrap()
+}
+
+const MASKED: &str = r#"{
+    "key": { "k": { "class": "internal" }, "ward": { "class": "health" }, "bare": {} },
+    "rule": [
+        { "name": "nothing odd", "when": { "class": ["secret"] }, "deny": true },
+        { "name": "masked", "when": { "class": ["public", "internal", "personal", "health"] },
+          "backends": ["far", "local"], "mask": ["personal", "health"], "max_tokens": 9, "retention": "short" }
+    ]
+}"#;
+
+fn piecewise(pieces: &[&str]) -> Script {
+    let mut plays = vec![started_as("gpt-5.4-nano")];
+    plays.extend(pieces.iter().map(|piece| delta(piece)));
+    plays.extend([finished(), done()]);
+    Script::Play(plays)
+}
+
+struct Case {
+    _folder: tempfile::TempDir,
+    ledger: Ledger,
+    gateway: Arc<Gateway>,
+    far: Arc<Scripted>,
+    local: Arc<Scripted>,
+}
+
+async fn case(text: &str, far: Script, local: Script) -> Case {
+    let folder = tempfile::tempdir().unwrap();
+    let ledger = Ledger::open(folder.path().join("ledger")).await.unwrap();
+    let (far, local) = (Scripted::cloud("far", [far]), Scripted::local([local]));
+    let backends: Vec<Arc<dyn Backend>> = vec![local.clone(), far.clone()];
+    let gateway = gateway(backends, Policy::default(), ledger.clone());
+    let gateway = Arc::new(gateway.with_rules(rules(text), HashKey::new([3; 32])).unwrap());
+    Case { _folder: folder, ledger, gateway, far, local }
+}
+
+fn asking(text: &str) -> Request {
+    Request::new("m", Prompt::Chat(vec![Message::new(Role::User, text)]))
+}
+
+async fn ask(case: &Case, caller: &Caller, request: Request) -> Result<(String, String), Error> {
+    let mut answer = case.gateway.answer(caller, request).await?;
+    let mut text = String::new();
+    while let Some(event) = answer.events.next().await {
+        match event? {
+            Event::Delta { text: more, .. } => text.push_str(&more),
+            Event::ToolCall { arguments, .. } => text.push_str(&arguments),
+            _ => {}
+        }
+    }
+    Ok((answer.backend, text))
+}
+
+#[tokio::test]
+async fn what_leaves_is_masked_and_what_comes_back_is_restored() {
+    let script = piecewise(&["Write to [EM", "AIL_1", "] or [EMAIL_2], [", "x] [EMAI"]);
+    let case = case(MASKED, script, hello()).await;
+    let (backend, text) = ask(&case, &Caller::new("k"), asking("Mail jo@x.org today")).await.unwrap();
+    assert_eq!((backend.as_str(), text.as_str()), ("far", "Write to jo@x.org or [EMAIL_2], [x] [EMAI"));
+    let seen = case.far.seen.lock().unwrap().remove(0);
+    assert_eq!(seen.prompt, asking("Mail [EMAIL_1] today").prompt);
+    assert_eq!(seen.max_tokens, Some(9));
+    let row = rows(&case.ledger).await.remove(0);
+    assert_eq!(row.reason, "masked (personal, kept short)");
+    assert_eq!(row.policy_hash, rules(MASKED).hash());
+    assert_eq!(row.attempts[0].bytes_out, "Mail [EMAIL_1] today".len() as u64);
+}
+
+#[tokio::test]
+async fn arguments_of_tools_are_restored_inside_their_json() {
+    let call = |arguments: &str| {
+        Play::Event(Event::ToolCall {
+            choice: 0,
+            index: 0,
+            id: None,
+            name: None,
+            arguments: arguments.to_owned(),
+            opaque: None,
+        })
+    };
+    let plays = vec![started_as("m"), call(r#"{"a":"[CUST"#), call(r#"OM_1]"}"#), finished(), done()];
+    let with_term = MASKED.replace(
+        r#""key":"#,
+        r#""detection": { "terms": [{ "class": "personal", "words": ["say \"hi\""] }] }, "key":"#,
+    );
+    let case = case(&with_term, Script::Play(plays), hello()).await;
+    let (_, text) = ask(&case, &Caller::new("k"), asking("please say \"hi\" now")).await.unwrap();
+    assert_eq!(text, r#"{"a":"say \"hi\""}"#);
+}
+
+#[tokio::test]
+async fn the_local_candidate_sees_the_request_as_it_was() {
+    let case = case(MASKED, refuse(nearfield_api::ErrorKind::Overloaded), hello()).await;
+    let (backend, _) = ask(&case, &Caller::new("k"), asking("Mail jo@x.org")).await.unwrap();
+    assert_eq!(backend, "local");
+    assert_eq!(case.local.seen.lock().unwrap()[0].prompt, asking("Mail jo@x.org").prompt);
+    assert!(!format!("{:?}", case.far.seen.lock().unwrap()).contains("jo@x.org"));
+}
+
+#[tokio::test]
+async fn what_the_rules_do_not_let_leave_reaches_no_cloud() {
+    let case = case(MASKED, piecewise(&["x"]), hello()).await;
+    let ward = Caller::new("ward");
+    let raised = Caller {
+        claim: nearfield_router::rules::Claim { class: Some(DataClass::Health), ..Default::default() },
+        ..Caller::new("k")
+    };
+    for (caller, text) in [
+        (&Caller::new("bare"), "hello"),
+        (&Caller::new("nobody"), "hello"),
+        (&ward, "hello"),
+        (&raised, "hello"),
+        (&Caller::new("k"), "MRN: 12345678"),
+    ] {
+        let (backend, _) = ask(&case, caller, asking(text)).await.unwrap();
+        assert_eq!(backend, "local", "{caller:?} {text}");
+    }
+    let denied = ask(&case, &Caller::new("k"), asking("password: hunter2!")).await.unwrap_err();
+    assert_eq!(denied.code.as_deref(), Some("policy_forbids"));
+    assert_eq!(case.far.calls(), 0);
+    let rows = rows(&case.ledger).await;
+    assert_eq!(rows.len(), 6);
+    assert_eq!(rows.iter().filter(|row| row.outcome != Some(Outcome::Done)).count(), 1);
+}
+
+#[tokio::test]
+async fn no_attempt_starts_that_the_newest_policy_denies() {
+    let slow =
+        Script::Play(vec![wait(150), Play::Fail(Error::new(nearfield_api::ErrorKind::Overloaded, "full"))]);
+    let local_first = MASKED.replace(r#"["far", "local"]"#, r#"["local", "far"]"#);
+    let case = case(&local_first, piecewise(&["x"]), slow).await;
+    let running = tokio::spawn({
+        let gateway = Arc::clone(&case.gateway);
+        async move { gateway.answer(&Caller::new("k"), asking("hello")).await.map(|answer| answer.backend) }
+    });
+    while case.local.calls() == 0 {
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    let change = case.gateway.replace_rules(Rules::default()).unwrap();
+    assert_eq!(change.old, rules(&local_first).hash());
+    let denied = running.await.unwrap().unwrap_err();
+    assert_eq!(denied.code.as_deref(), Some("policy_changed"));
+    assert_eq!(case.far.calls(), 0);
+    let unusable = rules(&MASKED.replace("\"far\", ", "\"fra\", "));
+    assert!(case.gateway.replace_rules(unusable).is_err());
+    assert_eq!(case.gateway.rule_failures(), Some(1));
+}
+
+#[tokio::test]
+async fn headers_narrow_and_never_widen() {
+    let far = Scripted::cloud("far", [piecewise(&["x"])]);
+    let local = Scripted::local([hello()]);
+    let setup = Setup::new(PolicyMode::CloudOnly, vec![local.clone(), far.clone()]);
+    let server = setup.start().await;
+    let body = chat("hello").to_string();
+    for (header, status) in [
+        ("x-nearfield-local-only: true", 403),
+        ("x-nearfield-class: personal", 403),
+        ("x-nearfield-class: secrt", 400),
+        ("x-nearfield-backends: local", 403),
+        ("x-nearfield-local-only: maybe", 400),
+        ("x-nearfield-class: public\r\nx-nearfield-class: health", 400),
+        ("x-nearfield-class: public", 200),
+    ] {
+        let mut client = server.connect().await;
+        let head = format!(
+            "POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {}\r\n{header}\r\n\
+             content-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+            crate::support::KEY,
+            body.len()
+        );
+        client.write(head.as_bytes()).await;
+        assert_eq!(client.reply().await.status, status, "{header}");
+    }
+    assert_eq!(far.calls(), 1);
+    assert_eq!(local.calls(), 0);
+}
