@@ -3,6 +3,9 @@
 //! The rules are those of the format, written here a second time on purpose: the reader under test must undo them
 //! without sharing their code.
 
+mod gemma4;
+mod qwen35;
+
 use std::{error::Error, f64::consts::PI, path::Path};
 
 use half::{bf16, f16};
@@ -80,8 +83,8 @@ pub fn read_safetensors(path: &Path) -> Result<Vec<PlainTensor>> {
 /// Stores a matrix: from its GGUF name, the number of columns and the row-major elements to a type number and bytes.
 pub type Encode<'a> = dyn FnMut(&str, usize, &[f32]) -> (u32, Vec<u8>) + 'a;
 
-/// Converts the checkpoint in `folder` (`config.json`, `model.safetensors`) of the families `llama`, `qwen2`, `qwen3`
-/// or `gemma3`. The file has no tokenizer.
+/// Converts the checkpoint in `folder` (`config.json`, `model.safetensors`) of the families `llama`, `qwen2`, `qwen3`,
+/// `gemma3`, `gemma4`, `qwen3_5` or `qwen3_5_moe`. The file has no tokenizer.
 pub fn convert_checkpoint(folder: &Path, storage: MatrixStorage) -> Result<GgufWriter> {
     convert_checkpoint_with(folder, &mut |_, _, values| storage.encode(values))
 }
@@ -96,20 +99,32 @@ pub fn convert_checkpoint_with(folder: &Path, encode: &mut Encode<'_>) -> Result
         writer = writer.f32_tensor("rope_freqs.weight", &[divisors.len() as u64], &divisors);
     }
     let tied = source.config.get("tie_word_embeddings").or(outer.get("tie_word_embeddings"));
-    let tied = tied.and_then(Value::as_bool).unwrap_or(source.arch == "gemma3");
+    let tied = tied.and_then(Value::as_bool).unwrap_or(source.arch.starts_with("gemma"));
     for tensor in read_safetensors(&folder.join("model.safetensors"))? {
         let name = tensor.name.replacen("language_model.", "", 1);
         let Some(gguf_name) = source.gguf_name(&name) else { continue };
         if gguf_name == "output.weight" && tied {
             continue;
         }
-        let values = source.changed_values(&name, &tensor);
-        let dimensions: Vec<u64> = tensor.shape.iter().rev().map(|&size| size as u64).collect();
-        let (type_id, bytes) = match tensor.shape.as_slice() {
-            [_, columns] => encode(&gguf_name, *columns, &values),
-            _ => MatrixStorage::F32.encode(&values),
+        let tensor = source.changed(&name, &tensor)?;
+        let tensors = match gguf_name.strip_suffix("ffn_gate_up_exps.weight") {
+            Some(block) if source.is_qwen35() => {
+                let [gate, up] = qwen35::cut_stack(&tensor)?;
+                vec![(format!("{block}ffn_gate_exps.weight"), gate), (format!("{block}ffn_up_exps.weight"), up)]
+            }
+            _ => vec![(gguf_name, tensor)],
         };
-        writer = writer.tensor(&gguf_name, &dimensions, type_id, bytes);
+        for (gguf_name, tensor) in tensors {
+            let dimensions: Vec<u64> = tensor.shape.iter().rev().map(|&size| size as u64).collect();
+            // Kernels of convolutions are never stored in fewer bits.
+            let (type_id, bytes) = match tensor.shape.as_slice() {
+                [_, columns] | [_, _, columns] if !gguf_name.contains("conv1d") => {
+                    encode(&gguf_name, *columns, &tensor.values)
+                }
+                _ => MatrixStorage::F32.encode(&tensor.values),
+            };
+            writer = writer.tensor(&gguf_name, &dimensions, type_id, bytes);
+        }
     }
     Ok(writer)
 }
@@ -120,6 +135,9 @@ fn arch_of(config: &Value) -> Result<&'static str> {
         Some("qwen2") => Ok("qwen2"),
         Some("qwen3") => Ok("qwen3"),
         Some("gemma3" | "gemma3_text") => Ok("gemma3"),
+        Some("gemma4") => Ok("gemma4"),
+        Some("qwen3_5") => Ok("qwen35"),
+        Some("qwen3_5_moe") => Ok("qwen35moe"),
         other => Err(format!("no conversion for model_type {other:?}").into()),
     }
 }
@@ -158,24 +176,31 @@ impl Source<'_> {
         let mut writer = writer
             .key("general.architecture", arch)
             .key("general.name", "tiny")
-            .key(&key("block_count"), self.size("num_hidden_layers")?)
             .key(&key("context_length"), self.size("max_position_embeddings")?)
             .key(&key("embedding_length"), self.size("hidden_size")?)
-            .key(&key("feed_forward_length"), self.size("intermediate_size")?)
             .key(&key("attention.head_count"), heads)
-            .key(&key("attention.head_count_kv"), key_value_heads)
             .key(
                 &key("attention.layer_norm_rms_epsilon"),
                 self.number("rms_norm_eps").unwrap_or(1e-6) as f32,
             );
-        let default_theta = if arch == "gemma3" { 1e6 } else { 1e4 };
-        let theta = self.number("rope_theta").unwrap_or(default_theta);
-        writer = writer.key(&key("rope.freq_base"), theta as f32);
+        if arch == "gemma4" {
+            return self.gemma4_metadata(writer.key("gemma4.block_count", self.size("num_hidden_layers")?));
+        }
+        writer = writer.key(&key("attention.head_count_kv"), key_value_heads);
         if self.config.get("head_dim").is_some() {
             writer = writer
                 .key(&key("attention.key_length"), self.head_size()?)
                 .key(&key("attention.value_length"), self.head_size()?);
         }
+        if self.is_qwen35() {
+            return self.qwen35_metadata(writer);
+        }
+        writer = writer
+            .key(&key("block_count"), self.size("num_hidden_layers")?)
+            .key(&key("feed_forward_length"), self.size("intermediate_size")?);
+        let default_theta = if arch == "gemma3" { 1e6 } else { 1e4 };
+        let theta = self.number("rope_theta").unwrap_or(default_theta);
+        writer = writer.key(&key("rope.freq_base"), theta as f32);
         if arch == "llama" {
             writer = writer
                 .key(&key("rope.dimension_count"), self.head_size()?)
@@ -245,9 +270,17 @@ impl Source<'_> {
             "lm_head.weight" => return Some("output.weight".to_owned()),
             _ => {}
         }
+        if self.is_qwen35() {
+            return self.qwen35_name(name);
+        }
+        if self.arch == "gemma4"
+            && let Some(name) = Self::gemma4_name(name)
+        {
+            return Some(name);
+        }
         let (layer, rest) = name.strip_prefix("model.layers.")?.split_once('.')?;
         let (stem, suffix) = rest.rsplit_once('.')?;
-        let gemma = self.arch == "gemma3";
+        let gemma = self.arch.starts_with("gemma");
         let stem = match stem {
             "input_layernorm" => "attn_norm",
             "self_attn.q_proj" => "attn_q",
@@ -267,17 +300,21 @@ impl Source<'_> {
         Some(format!("blk.{layer}.{stem}.{suffix}"))
     }
 
-    /// Gemma's norms get their 1 added; Llama's queries and keys are permuted to adjacent pairs.
-    fn changed_values(&self, name: &str, tensor: &PlainTensor) -> Vec<f32> {
+    /// Gemma 3's norms get their 1 added; Llama's queries and keys are permuted to adjacent pairs.
+    fn changed(&self, name: &str, tensor: &PlainTensor) -> Result<PlainTensor> {
+        if self.is_qwen35() {
+            return self.qwen35_changed(name, tensor);
+        }
         let heads = self.heads().unwrap_or((1, 1));
-        match self.arch {
+        let values = match self.arch {
             "gemma3" if name.ends_with("norm.weight") => {
                 tensor.values.iter().map(|value| value + 1.0).collect()
             }
             "llama" if name.ends_with("q_proj.weight") => adjacent_pairs(tensor, heads.0 as usize),
             "llama" if name.ends_with("k_proj.weight") => adjacent_pairs(tensor, heads.1 as usize),
-            _ => tensor.values.clone(),
-        }
+            _ => return Ok(tensor.clone()),
+        };
+        Ok(PlainTensor { values, ..tensor.clone() })
     }
 }
 

@@ -6,7 +6,7 @@ use nearfield_engine::{Chunk, LogitsWanted, Runner};
 use nearfield_model::Model;
 use nearfield_testkit::gguf_conversion::{MatrixStorage, convert_checkpoint};
 
-use crate::support::{ALL, FIXTURES, Reference, exact, folder, greedy, logits};
+use crate::support::{ALL, Reference, exact, folder, greedy, logits};
 
 /// Largest difference of a logit in exact arithmetic.
 pub(crate) const TOLERANCE: f32 = 1e-3;
@@ -52,7 +52,7 @@ fn published_checkpoints() {
 
 #[test]
 fn gguf_files() {
-    for name in FIXTURES {
+    for name in ALL {
         for storage in [MatrixStorage::F32, MatrixStorage::Bf16] {
             let bytes = convert_checkpoint(&folder(name), storage).unwrap().build();
             let model = Model::from_gguf_bytes(Path::new("converted.gguf"), bytes).unwrap();

@@ -9,14 +9,11 @@ use nearfield_kernels::f32_to_f16;
 use nearfield_model::Model;
 use nearfield_testkit::gguf_conversion::{MatrixStorage, convert_checkpoint_with};
 
-use crate::support::{ALL, FIXTURES, Reference, bits, feed, folder, logits, plain};
+use crate::support::{ALL, Reference, bits, feed, folder, logits, plain};
 
 /// A fixture as published, and as a GGUF file with its matrices in integer formats where their width allows it.
 pub(crate) fn models(name: &str) -> Vec<(String, Model)> {
     let published = (format!("{name} as published"), Model::open(&folder(name)).unwrap());
-    if !FIXTURES.contains(&name) {
-        return vec![published];
-    }
     let writer = convert_checkpoint_with(&folder(name), &mut integer_storage);
     let bytes = writer.unwrap().build();
     let quantized = Model::from_gguf_bytes(Path::new("quantized.gguf"), bytes).unwrap();
