@@ -110,7 +110,10 @@ pub fn convert_checkpoint_with(folder: &Path, encode: &mut Encode<'_>) -> Result
         let tensors = match gguf_name.strip_suffix("ffn_gate_up_exps.weight") {
             Some(block) if source.is_qwen35() => {
                 let [gate, up] = qwen35::cut_stack(&tensor)?;
-                vec![(format!("{block}ffn_gate_exps.weight"), gate), (format!("{block}ffn_up_exps.weight"), up)]
+                vec![
+                    (format!("{block}ffn_gate_exps.weight"), gate),
+                    (format!("{block}ffn_up_exps.weight"), up),
+                ]
             }
             _ => vec![(gguf_name, tensor)],
         };

@@ -3,8 +3,8 @@
 
 mod admission;
 mod callers;
-mod drafting;
 mod compressed;
+mod drafting;
 mod every_way;
 mod mutations;
 mod parity;

@@ -11,7 +11,8 @@ const STILL: f32 = 1e30;
 
 impl Source<'_> {
     fn sliding(&self) -> Result<Vec<bool>> {
-        let types = self.config.get("layer_types").and_then(Value::as_array).ok_or("layer_types is missing")?;
+        let types =
+            self.config.get("layer_types").and_then(Value::as_array).ok_or("layer_types is missing")?;
         Ok(types.iter().map(|kind| kind == "sliding_attention").collect())
     }
 

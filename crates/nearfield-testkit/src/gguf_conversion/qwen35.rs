@@ -64,12 +64,11 @@ impl Source<'_> {
         if !outside.is_empty() {
             return Some(format!("blk.{last}.nextn.{outside}.weight"));
         }
-        let (layer, rest) = match name.strip_prefix("mtp.layers.0.") {
-            Some(rest) => (last.to_string(), rest),
-            None => {
-                let (layer, rest) = name.strip_prefix("model.layers.")?.split_once('.')?;
-                (layer.to_owned(), rest)
-            }
+        let (layer, rest) = if let Some(rest) = name.strip_prefix("mtp.layers.0.") {
+            (last.to_string(), rest)
+        } else {
+            let (layer, rest) = name.strip_prefix("model.layers.")?.split_once('.')?;
+            (layer.to_owned(), rest)
         };
         let inside = match rest {
             "input_layernorm.weight" => "attn_norm.weight",
@@ -135,8 +134,7 @@ impl Source<'_> {
         };
         // Where head `s` of the file comes from.
         let group = value_heads / key_heads;
-        let order: Vec<usize> =
-            (0..value_heads).map(|s| s % key_heads * group + s / key_heads).collect();
+        let order: Vec<usize> = (0..value_heads).map(|s| s % key_heads * group + s / key_heads).collect();
         reorder(&mut changed, &by_head, &order);
         Ok(changed)
     }
@@ -165,7 +163,9 @@ fn reorder(tensor: &mut PlainTensor, by_head: &ByHead, order: &[usize]) {
 
 /// Cuts a stack of gates and ups, one below the other for each expert, into two stacks.
 pub(super) fn cut_stack(tensor: &PlainTensor) -> Result<[PlainTensor; 2]> {
-    let [experts, rows, columns] = tensor.shape[..] else { return Err("a stack has three dimensions".into()) };
+    let [experts, rows, columns] = tensor.shape[..] else {
+        return Err("a stack has three dimensions".into());
+    };
     let half = rows / 2 * columns;
     let part = |number: usize| PlainTensor {
         name: tensor.name.clone(),
