@@ -5,13 +5,14 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use nearfield_kernels::PAGE_POSITIONS;
 
 use crate::counters::Counters;
 use crate::error::EngineError;
 use crate::outbox::{Outbox, Publisher};
+use crate::outlook::Outlook;
 use crate::plan::Plan;
 use crate::request::Generate;
 use crate::session::Session;
@@ -66,8 +67,7 @@ struct State {
     admitted: VecDeque<Job>,
     /// Waiting, first come first served. At most `queue`.
     waiting: VecDeque<Job>,
-    /// When a slot is likely to be free.
-    relief: Duration,
+    outlook: Outlook,
     counters: Counters,
     closed: bool,
 }
@@ -98,7 +98,7 @@ impl Admission {
                 free_pages: pages,
                 admitted: VecDeque::new(),
                 waiting: VecDeque::new(),
-                relief: Duration::ZERO,
+                outlook: Outlook::default(),
                 counters: Counters::default(),
                 closed: false,
             }),
@@ -151,7 +151,11 @@ impl Admission {
             return None;
         }
         let running = self.slots - state.free_slots;
-        Some((EngineError::Overloaded { running, retry_after: state.relief }, job))
+        let State { outlook, admitted, waiting, free_slots, free_pages, .. } = &*state;
+        let needs = |jobs: &VecDeque<Job>| jobs.iter().map(|job| outlook.need(job)).collect::<Vec<_>>();
+        let ahead = needs(waiting).into_iter().chain([outlook.need(&job)]);
+        let retry_after = outlook.wait((*free_slots, *free_pages), needs(admitted).into_iter(), ahead);
+        Some((EngineError::Overloaded { running, retry_after }, job))
     }
 
     /// The tokens that each choice may generate.
@@ -221,9 +225,9 @@ impl Admission {
         }
     }
 
-    /// Notes when a slot is likely to be free.
-    pub(crate) fn set_relief(&self, relief: Duration) {
-        self.lock().relief = relief;
+    /// Notes what is known of the work in progress.
+    pub(crate) fn set_outlook(&self, outlook: Outlook) {
+        self.lock().outlook = outlook;
     }
 
     /// Refuses everything from now on and ends what has not started.

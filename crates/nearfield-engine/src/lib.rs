@@ -16,6 +16,8 @@ mod graph;
 mod memory;
 mod options;
 mod outbox;
+mod outlook;
+mod pace;
 mod plan;
 mod recurrent;
 mod request;

@@ -37,6 +37,8 @@ pub(crate) struct Choice {
     /// Guesses at the tokens to follow.
     pub(crate) drafts: Option<Drafts>,
     pub(crate) generated: usize,
+    /// Tokens that it had when a prompt held it up last.
+    pub(crate) held_at: Option<usize>,
     /// Whether it leaves the prompt to the first choice, to share its work.
     pub(crate) waits: bool,
     /// Rows in the coming step.
@@ -81,6 +83,7 @@ impl Running {
                     fed: Vec::new(),
                     drafts: None,
                     generated: 0,
+                    held_at: None,
                     waits: false,
                     rows: 0,
                     over: false,
@@ -108,9 +111,10 @@ impl Running {
         }
     }
 
-    /// Whether the coming step reads a part of the prompt.
-    pub(crate) fn reads(&self) -> bool {
-        self.choices.iter().any(|choice| choice.rows > 0 && choice.prompt_left(&self.request) > 0)
+    /// Rows of the prompt in the coming step.
+    pub(crate) fn rows_read(&self) -> usize {
+        let reading = self.choices.iter().filter(|choice| choice.prompt_left(&self.request) > 0);
+        reading.map(|choice| choice.rows).sum()
     }
 
     /// Picks a choice's tokens from the logits of its rows in the step: the first row's token, and one more for each

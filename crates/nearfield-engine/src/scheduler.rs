@@ -1,6 +1,8 @@
 //! The engine's loop: every step joins the next token of all answers with a slice of the prompts.
 
-use std::time::{Duration, Instant};
+mod sharing;
+
+use std::time::Instant;
 
 use nearfield_kernels::PAGE_POSITIONS;
 
@@ -8,14 +10,13 @@ use crate::admission::{Admission, Job};
 use crate::cache::CacheDomain;
 use crate::counters::Counters;
 use crate::error::EngineError;
+use crate::outlook::{Ending, Outlook};
+use crate::pace::Pace;
 use crate::plan::Plan;
 use crate::runner::{Chunk, LogitsWanted, Runner};
 use crate::running::{Choice, Running};
 use crate::sampler::Sampler;
 use crate::speculation::Speculator;
-
-/// Most rows of prompts in a step while answers are being generated, so that these keep flowing.
-const PREFILL_BESIDE_DECODE: usize = 128;
 
 /// Everything that the engine's thread works with.
 pub(crate) struct Scheduler<'a> {
@@ -31,8 +32,9 @@ pub(crate) struct Scheduler<'a> {
     /// Most rows in a step.
     rows: usize,
     counters: Counters,
-    /// What a step has taken lately.
-    step_time: Duration,
+    pace: Pace,
+    /// Tokens of an answer, of late.
+    answer: Option<f64>,
 }
 
 impl<'a> Scheduler<'a> {
@@ -53,7 +55,8 @@ impl<'a> Scheduler<'a> {
             begun: 0,
             rows: plan.rows,
             counters: Counters::default(),
-            step_time: Duration::ZERO,
+            pace: Pace::default(),
+            answer: None,
         }
     }
 
@@ -103,7 +106,7 @@ impl<'a> Scheduler<'a> {
             return Ok(0);
         }
         let rows = rows + self.speculator.deal(&mut self.running, rows, self.rows.saturating_sub(rows));
-        let reads = self.running.iter().any(Running::reads);
+        let read: usize = self.running.iter().map(Running::rows_read).sum();
         self.count(rows);
         let begun = Instant::now();
         self.compute()?;
@@ -112,12 +115,12 @@ impl<'a> Scheduler<'a> {
             let part: usize = session.choices.iter().map(|choice| choice.rows).sum();
             session.stats.busy += taken.mul_f64(part as f64 / rows as f64);
         }
-        if !reads {
+        if read == 0 {
             self.speculator.took(rows, taken.as_secs_f64());
         }
-        self.step_time = if self.step_time.is_zero() { taken } else { (self.step_time * 7 + taken) / 8 };
+        self.pace.took(rows - read, read, taken.as_secs_f64());
         self.remove_finished();
-        self.foretell_relief();
+        self.foretell();
         Ok(rows)
     }
 
@@ -138,6 +141,11 @@ impl<'a> Scheduler<'a> {
         let (runner, admission) = (&mut self.runner, self.admission);
         for session in &mut self.running {
             for choice in session.choices.extract_if(.., |choice| choice.over) {
+                if choice.generated > 0 {
+                    let tokens = choice.generated as f64;
+                    let answer = self.answer.get_or_insert(tokens);
+                    *answer += (tokens - *answer) / 8.0;
+                }
                 runner.close(choice.sequence);
                 admission.release(1, session.pages);
             }
@@ -166,41 +174,6 @@ impl<'a> Scheduler<'a> {
                 first_reads |= place == 0;
             }
         }
-    }
-
-    /// Deals out the coming step's rows: one for each answer in progress, the rest to prompts. Half of the prompts'
-    /// part goes to the one that came first, so that it cannot starve; the other half to the shortest, so that short
-    /// prompts do not wait behind long ones.
-    fn share_rows(&mut self) -> usize {
-        let mut decoding = 0;
-        let mut prompts: Vec<(&mut Choice, usize)> = Vec::new();
-        for session in &mut self.running {
-            let Running { request, choices, .. } = session;
-            for choice in choices {
-                let left = choice.prompt_left(request);
-                choice.rows = usize::from(left == 0);
-                decoding += choice.rows;
-                if left > 0 && !choice.waits {
-                    let rest = choice.sequence.next_rest().map(|rest| rest - choice.sequence.length());
-                    prompts.push((choice, rest.map_or(left, |rest| rest.min(left))));
-                }
-            }
-        }
-        let most = self.rows.saturating_sub(decoding).max(1);
-        let budget = if decoding > 0 { most.min(PREFILL_BESIDE_DECODE) } else { most };
-        let mut free = budget;
-        if let Some((first, left)) = prompts.first_mut() {
-            first.rows = (*left).min(budget.div_ceil(2));
-            *left -= first.rows;
-            free -= first.rows;
-        }
-        prompts.sort_by_key(|(_, left)| *left);
-        for (choice, left) in prompts {
-            let more = left.min(free);
-            choice.rows += more;
-            free -= more;
-        }
-        decoding + budget - free
     }
 
     /// Runs the graph over the rows dealt out, and picks a token for each sequence whose prompt is complete.
@@ -287,13 +260,27 @@ impl<'a> Scheduler<'a> {
         }
     }
 
-    /// Notes for those who are refused when the next sequence will be at its limit, at the present pace.
-    fn foretell_relief(&self) {
-        let left = self.running.iter().flat_map(|session| {
-            session.choices.iter().map(|choice| session.max_tokens.saturating_sub(choice.generated))
-        });
-        let steps = u32::try_from(left.min().unwrap_or(0)).unwrap_or(u32::MAX);
-        self.admission.set_relief(self.step_time.saturating_mul(steps));
+    /// Notes for those who are refused how long what runs is likely to go on.
+    fn foretell(&mut self) {
+        let decoding = self.running.iter().map(|session| session.choices.len()).sum();
+        let outlook = Outlook {
+            running: Vec::with_capacity(decoding),
+            step: self.pace.answering(decoding).unwrap_or(0.0),
+            prompt_row: self.pace.prompt_row(),
+            answer: self.answer,
+        };
+        let ending = |session: &Running, choice: &Choice| Ending {
+            seconds: choice.prompt_left(&session.request) as f64 * outlook.prompt_row
+                + outlook.answer_seconds(choice.generated, session.max_tokens),
+            slots: 1,
+            pages: session.pages,
+        };
+        let running = self
+            .running
+            .iter()
+            .flat_map(|session| session.choices.iter().map(move |choice| ending(session, choice)));
+        let running = running.collect();
+        self.admission.set_outlook(Outlook { running, ..outlook });
     }
 }
 

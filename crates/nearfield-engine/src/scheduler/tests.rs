@@ -82,6 +82,10 @@ fn an_ended_choice_is_not_in_the_next_step() {
     });
 }
 
+fn lengths(scheduler: &Scheduler<'_>) -> Vec<usize> {
+    scheduler.running.iter().map(|session| session.choices[0].sequence.length()).collect()
+}
+
 #[test]
 fn long_prompts_hold_up_neither_answers_nor_short_prompts() {
     with_scheduler(8, |admission, scheduler| {
@@ -89,17 +93,69 @@ fn long_prompts_hold_up_neither_answers_nor_short_prompts() {
         assert_eq!(step(admission, scheduler), 4);
         let long = submit(admission, 400, 1);
         let (short, other) = (submit(admission, 20, 1), submit(admission, 8, 1));
-        // One row for the answer, half of the rest for the first prompt, the rest for the shortest.
-        assert_eq!(step(admission, scheduler), 64);
-        let lengths: Vec<_> =
-            scheduler.running.iter().map(|session| session.choices[0].sequence.length()).collect();
-        assert_eq!(lengths, [5, 35, 20, 8]);
-        // Every answer and the long prompt advance in each step.
-        for taken in 1..6 {
-            assert_eq!(step(admission, scheduler), 64);
-            assert_eq!(scheduler.running[1].choices[0].sequence.length(), 35 + 61 * taken);
+        // Short ones are read at once while the answer has not been held up.
+        assert_eq!(step(admission, scheduler), 1 + 20 + 8);
+        assert_eq!(lengths(scheduler), [5, 0, 20, 8]);
+        // Then every answer advances in each step, and the long prompt in nearly every one.
+        let (mut steps, mut stood) = (0, 0);
+        while lengths(scheduler)[1] < 400 && scheduler.running.len() == 4 {
+            let before = lengths(scheduler);
+            assert!(step(admission, scheduler) >= 3);
+            if scheduler.running.len() == 4 {
+                let after = lengths(scheduler);
+                assert!([0, 2, 3].iter().all(|answer| after[*answer] == before[*answer] + 1), "{after:?}");
+                stood += usize::from(after[1] == before[1]);
+                steps += 1;
+            }
         }
+        assert!(steps >= 6 && stood >= 1 && stood <= 2 + steps / 8, "{stood} of {steps}");
         drop((answering, long, short, other));
+    });
+}
+
+#[test]
+fn short_prompts_hold_up_an_answer_only_now_and_then() {
+    with_scheduler(8, |admission, scheduler| {
+        let _answering = submit(admission, 4, 1);
+        let mut held = Vec::new();
+        for given in 1..49 {
+            if given <= 8 {
+                step(admission, scheduler);
+                continue;
+            }
+            // Each is new, and has 40 tokens. A row beside answers costs as much as a step.
+            let tokens = (0..40).map(|i| (i + 41 * given) % 190).collect();
+            let request = Generate { tokens, max_tokens: Some(1), ..Generate::default() };
+            let session = admission.submit(request).unwrap();
+            scheduler.pace = Pace::default();
+            scheduler.pace.took(1, 0, 1.0);
+            scheduler.pace.took(1, 1, 2.0);
+            match step(admission, scheduler) {
+                41 => held.push(given),
+                rows => assert_eq!(rows, 2),
+            }
+            drop(session);
+        }
+        assert_eq!(held, [9, 41]);
+    });
+}
+
+#[test]
+fn the_wait_is_that_of_what_is_ahead() {
+    with_scheduler(2, |admission, scheduler| {
+        let _two = [submit(admission, 8, 1), submit(admission, 8, 1)];
+        step(admission, scheduler);
+        scheduler.pace = Pace::default();
+        // A second for a step of two answers: one more token has been given, and 49 are left.
+        scheduler.pace.took(2, 0, 0.5);
+        scheduler.foretell();
+        let request = || Generate { tokens: vec![1], max_tokens: Some(5), ..Generate::default() };
+        match admission.submit(request()) {
+            Err(EngineError::Overloaded { running: 2, retry_after }) => {
+                assert_eq!(retry_after.as_millis(), 49 * 500);
+            }
+            other => panic!("{other:?}"),
+        }
     });
 }
 
