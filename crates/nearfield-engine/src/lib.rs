@@ -29,6 +29,7 @@ mod scheduler;
 mod session;
 mod shared;
 mod speculation;
+mod speed;
 mod weights;
 
 pub use admission::Load;
@@ -37,7 +38,7 @@ pub use counters::Counters;
 pub use drafter::{Drafter, MakeDrafter, SuffixDrafter};
 pub use engine::Engine;
 pub use error::EngineError;
-pub use memory::available as available_memory;
+pub use memory::{available as available_memory, peak as peak_memory};
 pub use nearfield_kernels::{KernelSet, KeyValueType};
 pub use options::{EngineOptions, Speculation};
 pub use plan::Plan;
@@ -45,6 +46,7 @@ pub use recurrent::Snapshot;
 pub use request::{Generate, MAX_ALTERNATIVES, Sampling};
 pub use runner::{Arithmetic, Chunk, Logits, LogitsWanted, Runner, RunnerOptions};
 pub use session::{FinishReason, Session, SessionStats, Step};
+pub use speed::{DECODE_SHARE, DecodeReads, memory_bandwidth};
 
 /// The version of the arithmetic that results are made of: the same number, model, prompt, settings and seed give the
 /// same tokens on any machine. It stands in every receipt.

@@ -14,8 +14,18 @@ pub fn available() -> Option<u64> {
     }
 }
 
+/// The most memory that this process has had at any time, mapped files included; `None` where the system does not say.
+pub fn peak() -> Option<u64> {
+    kilobytes(&std::fs::read_to_string("/proc/self/status").ok()?, "VmHWM:")
+}
+
 fn from_meminfo(text: &str) -> Option<u64> {
-    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    kilobytes(text, "MemAvailable:")
+}
+
+/// The value of a line such as `MemAvailable:   1024 kB`, in bytes.
+fn kilobytes(text: &str, label: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(label))?;
     line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
 }
 

@@ -65,7 +65,7 @@ impl Default for EngineOptions {
 
 impl EngineOptions {
     /// Threads, with the default worked out.
-    pub(crate) fn thread_count(&self) -> usize {
+    pub fn thread_count(&self) -> usize {
         let all = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         self.threads.unwrap_or_else(all).max(1)
     }

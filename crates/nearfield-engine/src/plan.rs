@@ -46,8 +46,19 @@ pub struct Plan {
 impl Plan {
     /// Plans a model within the options and the memory there is.
     pub(crate) fn for_model(model: &Model, options: &EngineOptions) -> Result<Self, EngineError> {
+        Self::for_architecture(model.architecture(), model.tensors().total_bytes(), options)
+    }
+
+    /// As [`Engine::plan_for`](crate::Engine::plan_for), for a model that is not here but known by its sizes.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn for_architecture(
+        architecture: &Architecture,
+        weight_bytes: u64,
+        options: &EngineOptions,
+    ) -> Result<Self, EngineError> {
         let available = options.memory_bytes.or_else(memory::available).unwrap_or(u64::MAX);
-        let architecture = model.architecture();
         let most = architecture.context_length;
         let invalid = |name, expected| Err(EngineError::InvalidSetting { name, expected });
         if options.slots == 0 {
@@ -58,7 +69,7 @@ impl Plan {
         }
         let wanted = options.context.unwrap_or(most.min(DEFAULT_CONTEXT));
         let mut plan = Self {
-            weight_bytes: model.tensors().total_bytes(),
+            weight_bytes,
             key_value_bytes_per_position: position_bytes(architecture, options.key_value_type),
             cache_positions: 0,
             context: wanted,

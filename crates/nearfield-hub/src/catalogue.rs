@@ -23,6 +23,18 @@ pub struct License {
     pub url: Option<String>,
 }
 
+/// What says how much memory a model takes and how much of it a token reads, before the model is here.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ModelSizes {
+    /// Bytes of all tensors.
+    pub weight_bytes: u64,
+    /// Bytes of the tensors that decoding a token reads.
+    pub decode_bytes: u64,
+    /// The settings of the model's published `config.json` that say its shape.
+    pub config: serde_json::Map<String, serde_json::Value>,
+}
+
 /// One model of the catalogue.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -54,6 +66,9 @@ pub struct CatalogueEntry {
     /// Digest of the one file; absent for repositories, whose digests the hub states.
     #[serde(default)]
     pub sha256: Option<Digest>,
+    /// What a plan of memory needs; absent where it has not been looked up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sizes: Option<ModelSizes>,
     /// Where to get it, the preferred source first, in the grammar of [`ModelReference`](crate::ModelReference).
     pub sources: Vec<String>,
 }

@@ -8,6 +8,7 @@
 
 mod activation;
 mod attention;
+mod bandwidth;
 mod convolution;
 mod delta_net;
 mod format;
@@ -27,6 +28,7 @@ pub use activation::{GROUP, QuantizedRow, QuantizedRows};
 pub use attention::{
     AttentionScratch, AttentionSettings, PagedKeyValues, Queries, SEGMENT_POSITIONS, attention,
 };
+pub use bandwidth::read_bandwidth;
 pub use convolution::convolve;
 pub use delta_net::{DeltaTokens, delta_decay, delta_net, unit_norm};
 pub use format::{

@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use serde_json::{Map, Value};
+
 use crate::{
     architecture::{Architecture, Config, Description, FamilyDescription, GgufSettings},
     error::ModelError,
@@ -66,21 +68,8 @@ impl Model {
         let object = read_object(&path, MAX_CONFIG_BYTES)?;
         let wrong = |error| ModelError::description(&path, error);
         let config = Config::new(&object).map_err(wrong)?;
-        let model_type = config.model_type().map_err(wrong)?;
-        let family =
-            FamilyDescription::for_model_type(model_type).ok_or_else(|| unsupported(&path, model_type))?;
-        if let Some(class) = config.class().map_err(wrong)?
-            && !family.classes.contains(&class)
-        {
-            return Err(unsupported(&path, class));
-        }
-        let describe = || {
-            let description = (family.from_config)(&config)?;
-            description.architecture.check()?;
-            Ok(description)
-        };
+        let (family, mut description) = describe(&path, &config)?;
         let announced = config.announces_compression().map_err(wrong)?;
-        let mut description: Description = describe().map_err(wrong)?;
         let name = folder.canonicalize().ok().and_then(|folder| folder.file_name().map(ToOwned::to_owned));
         description.architecture.name =
             name.map_or_else(|| "unnamed".to_owned(), |name| name.to_string_lossy().into_owned());
@@ -108,6 +97,39 @@ impl Model {
     pub fn metadata(&self) -> Option<Metadata<'_>> {
         self.tensors.gguf().map(Gguf::metadata)
     }
+}
+
+impl Architecture {
+    /// What a published `config.json` describes, without the model's files. `path` only names it in errors.
+    ///
+    /// # Errors
+    /// A family that is not supported, or a setting that is missing, malformed or not supported, with its name.
+    pub fn from_config(path: &Path, object: &Map<String, Value>) -> Result<Self, ModelError> {
+        let config = Config::new(object).map_err(|error| ModelError::description(path, error))?;
+        describe(path, &config).map(|(_, description)| description.architecture)
+    }
+}
+
+/// The family and description that the settings of a published checkpoint give.
+fn describe(
+    path: &Path,
+    config: &Config<'_>,
+) -> Result<(&'static FamilyDescription, Description), ModelError> {
+    let wrong = |error| ModelError::description(path, error);
+    let model_type = config.model_type().map_err(wrong)?;
+    let family =
+        FamilyDescription::for_model_type(model_type).ok_or_else(|| unsupported(path, model_type))?;
+    if let Some(class) = config.class().map_err(wrong)?
+        && !family.classes.contains(&class)
+    {
+        return Err(unsupported(path, class));
+    }
+    let describe = || {
+        let description = (family.from_config)(config)?;
+        description.architecture.check()?;
+        Ok(description)
+    };
+    Ok((family, describe().map_err(wrong)?))
 }
 
 fn unsupported(path: &Path, name: &str) -> ModelError {

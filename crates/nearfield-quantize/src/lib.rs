@@ -1,5 +1,8 @@
-//! Evaluation of models: how well a model, as it is stored and computed here, predicts a text.
+//! Evaluation of models: how well a model, as it is stored and computed here, predicts a text, and how far two ways of
+//! computing are apart.
 
+mod divergence;
 mod perplexity;
 
+pub use divergence::{Divergence, DivergenceProgress, divergence};
 pub use perplexity::{Perplexity, PerplexityError, PerplexityOptions, Progress, perplexity};

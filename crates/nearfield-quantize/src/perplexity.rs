@@ -4,7 +4,7 @@
 //! by the beginning-of-text token where the vocabulary asks for one. Only the second half is scored: of a window of
 //! 512, the predictions at positions 256 to 510, of the tokens 257 to 511.
 
-use nearfield_engine::{Chunk, EngineError, LogitsWanted, Runner};
+use nearfield_engine::{Chunk, EngineError, LogitsWanted, Runner, Sequence};
 use nearfield_kernels::math;
 
 /// Rows whose logits are held at one time; a vocabulary of 262 thousand takes 1 MiB a row.
@@ -75,6 +75,14 @@ pub enum PerplexityError {
         /// What was asked for.
         window: usize,
     },
+    /// Two models without a common vocabulary.
+    #[error("models of {teacher} and {student} tokens cannot be compared: take two of the same family")]
+    DifferentVocabularies {
+        /// Tokens of the model that is the reference.
+        teacher: usize,
+        /// Tokens of the model that is measured.
+        student: usize,
+    },
     /// The engine failed.
     #[error(transparent)]
     Engine(#[from] EngineError),
@@ -91,25 +99,13 @@ pub fn perplexity(
     options: &PerplexityOptions,
     mut progress: impl FnMut(Progress) -> bool,
 ) -> Result<Perplexity, PerplexityError> {
-    let window = options.window;
-    if window < 4 {
-        return Err(PerplexityError::WindowTooShort { window });
-    }
-    let whole = tokens.len() / window;
-    let windows = options.windows.map_or(whole, |wanted| wanted.min(whole));
-    if windows == 0 {
-        return Err(PerplexityError::TextTooShort { tokens: tokens.len(), window });
-    }
+    let windows = Windows::new(tokens, options)?;
     let mut score = Score::default();
     let mut fed = 0;
-    for text in tokens.chunks_exact(window).take(windows) {
-        let mut text = text.to_vec();
-        if let (Some(beginning), Some(first)) = (options.beginning, text.first_mut()) {
-            *first = beginning;
-        }
+    for text in windows.iter() {
         score_window(runner, &text, &mut score)?;
         fed += 1;
-        if !progress(Progress { done: fed, windows, perplexity: score.perplexity() }) {
+        if !progress(Progress { done: fed, windows: windows.count, perplexity: score.perplexity() }) {
             break;
         }
     }
@@ -121,19 +117,70 @@ pub fn perplexity(
     })
 }
 
-/// Feeds one window to an empty sequence and scores its second half.
-fn score_window(runner: &mut Runner<'_>, text: &[u32], score: &mut Score) -> Result<(), PerplexityError> {
-    let Some(mut sequence) = runner.open(text.len()) else {
-        return Err(PerplexityError::WindowTooLong { window: text.len() });
-    };
+/// The windows of a text.
+pub(crate) struct Windows<'a> {
+    tokens: &'a [u32],
+    length: usize,
+    /// How many there are.
+    pub(crate) count: usize,
+    beginning: Option<u32>,
+}
+
+impl<'a> Windows<'a> {
+    pub(crate) fn new(tokens: &'a [u32], options: &PerplexityOptions) -> Result<Self, PerplexityError> {
+        let window = options.window;
+        if window < 4 {
+            return Err(PerplexityError::WindowTooShort { window });
+        }
+        let whole = tokens.len() / window;
+        let count = options.windows.map_or(whole, |wanted| wanted.min(whole));
+        if count == 0 {
+            return Err(PerplexityError::TextTooShort { tokens: tokens.len(), window });
+        }
+        Ok(Self { tokens, length: window, count, beginning: options.beginning })
+    }
+
+    /// Each window with its first token replaced.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = Vec<u32>> {
+        self.tokens.chunks_exact(self.length).take(self.count).map(|text| {
+            let mut text = text.to_vec();
+            if let (Some(beginning), Some(first)) = (self.beginning, text.first_mut()) {
+                *first = beginning;
+            }
+            text
+        })
+    }
+}
+
+/// An empty sequence with room for a window.
+pub(crate) fn open(runner: &mut Runner<'_>, window: usize) -> Result<Sequence, PerplexityError> {
+    runner.open(window).ok_or(PerplexityError::WindowTooLong { window })
+}
+
+/// Feeds the half of a window that is not scored.
+pub(crate) fn feed(
+    runner: &mut Runner<'_>,
+    sequence: &mut Sequence,
+    context: &[u32],
+) -> Result<(), EngineError> {
+    runner.step(&mut [Chunk { sequence, tokens: context, logits: LogitsWanted::None }]).map(|_| ())
+}
+
+/// The halves of a window: what is fed before, and the scored tokens with what follows each, a few rows at a time. The
+/// last token predicts nothing that is known.
+pub(crate) fn halves(text: &[u32]) -> (&[u32], impl Iterator<Item = (&[u32], &[u32])>) {
     let (context, rest) = text.split_at(text.len() / 2);
-    let mut result = runner
-        .step(&mut [Chunk { sequence: &mut sequence, tokens: context, logits: LogitsWanted::None }])
-        .map(|_| ());
-    // The last token predicts nothing that is known.
     let fed = rest.get(..rest.len() - 1).unwrap_or_default();
     let targets = rest.get(1..).unwrap_or_default();
-    for (tokens, targets) in fed.chunks(ROWS).zip(targets.chunks(ROWS)) {
+    (context, fed.chunks(ROWS).zip(targets.chunks(ROWS)))
+}
+
+/// Feeds one window to an empty sequence and scores its second half.
+fn score_window(runner: &mut Runner<'_>, text: &[u32], score: &mut Score) -> Result<(), PerplexityError> {
+    let mut sequence = open(runner, text.len())?;
+    let (context, scored) = halves(text);
+    let mut result = feed(runner, &mut sequence, context);
+    for (tokens, targets) in scored {
         if result.is_err() {
             break;
         }
@@ -150,41 +197,70 @@ fn score_window(runner: &mut Runner<'_>, text: &[u32], score: &mut Score) -> Res
 
 /// Sums of negative log-likelihoods and of their squares.
 #[derive(Default)]
-struct Score {
+pub(crate) struct Score {
     sum: f64,
     squares: f64,
     count: usize,
 }
 
 impl Score {
-    fn add(&mut self, logits: &[f32], target: u32) {
-        let value = negative_log_likelihood(logits, target as usize);
+    pub(crate) fn add(&mut self, logits: &[f32], target: u32) {
+        self.take(negative_log_likelihood(logits, target as usize));
+    }
+
+    /// Takes one value in.
+    pub(crate) fn take(&mut self, value: f64) {
         self.sum += value;
         self.squares += value * value;
         self.count += 1;
     }
 
-    fn mean(&self) -> f64 {
+    pub(crate) fn mean(&self) -> f64 {
         self.sum / self.count as f64
     }
 
-    fn perplexity(&self) -> f64 {
+    pub(crate) fn perplexity(&self) -> f64 {
         math::exp_f64(self.mean())
+    }
+
+    /// The standard error of the mean.
+    pub(crate) fn error_of_mean(&self) -> f64 {
+        let variance = (self.squares / self.count as f64 - self.mean() * self.mean()).max(0.0);
+        (variance / (self.count as f64 - 1.0).max(1.0)).sqrt()
     }
 
     /// The standard error of the mean, carried through the exponential.
     fn standard_error(&self) -> f64 {
-        let variance = (self.squares / self.count as f64 - self.mean() * self.mean()).max(0.0);
-        (variance / (self.count as f64 - 1.0).max(1.0)).sqrt() * self.perplexity()
+        self.error_of_mean() * self.perplexity()
     }
 }
 
 /// `-ln softmax(logits)[target]`.
 fn negative_log_likelihood(logits: &[f32], target: usize) -> f64 {
-    let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let sum: f64 = logits.iter().map(|logit| f64::from(math::exp(logit - largest))).sum();
     let own = logits.get(target).copied().unwrap_or(f32::NEG_INFINITY);
-    math::ln_f64(sum) - f64::from(own - largest)
+    Odds::new(logits).negative_log(own)
+}
+
+/// The denominator of a softmax.
+#[derive(Clone, Copy)]
+pub(crate) struct Odds {
+    pub(crate) largest: f32,
+    /// Sum of `exp(logit - largest)`.
+    pub(crate) sum: f64,
+    log: f64,
+}
+
+impl Odds {
+    pub(crate) fn new(logits: &[f32]) -> Self {
+        let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        let sum: f64 = logits.iter().map(|logit| f64::from(math::exp(logit - largest))).sum();
+        Self { largest, sum, log: math::ln_f64(sum) }
+    }
+
+    /// `-ln` of the probability of the token with this logit.
+    pub(crate) fn negative_log(self, logit: f32) -> f64 {
+        self.log - f64::from(logit - self.largest)
+    }
 }
 
 #[cfg(test)]

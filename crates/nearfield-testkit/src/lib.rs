@@ -4,4 +4,5 @@ pub mod cloud_server;
 pub mod file_server;
 pub mod gguf_conversion;
 pub mod gguf_writer;
+pub mod real_models;
 pub mod tiny_model;

@@ -10,6 +10,5 @@ mod chat;
 mod checkpoint;
 mod compressed;
 mod gguf;
-mod models;
 mod text;
 mod tokenizer;

@@ -10,7 +10,7 @@ use nearfield_testkit::gguf_writer::{
 };
 use proptest::prelude::*;
 
-use crate::models::model_file;
+use nearfield_testkit::real_models::model_file;
 
 fn open(writer: &GgufWriter) -> Result<Text, ModelError> {
     Text::from_gguf_bytes(Path::new("tiny.gguf"), writer.build())

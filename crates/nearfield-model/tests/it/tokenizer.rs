@@ -10,7 +10,7 @@ use nearfield_model::tokenizer::{Encoding, GenerationConfig, Special, StopTokens
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
-use crate::models::model_file;
+use nearfield_testkit::real_models::model_file;
 
 #[derive(Deserialize)]
 struct Golden {

@@ -1,32 +1,11 @@
-use std::path::PathBuf;
-
-use nearfield_engine::{Arithmetic, KeyValueType, Runner, RunnerOptions};
 use nearfield_model::Model;
 use nearfield_quantize::{PerplexityError, PerplexityOptions, perplexity};
-use safetensors::SafeTensors;
 
-/// A checkpoint of random weights with the logits that transformers computes from it.
-fn fixture() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../nearfield-engine/tests/fixtures/qwen3")
-}
-
-fn runner(model: &Model, positions: usize) -> Runner<'_> {
-    let options = RunnerOptions {
-        threads: 1,
-        key_value_type: KeyValueType::F32,
-        arithmetic: Arithmetic::Exact,
-        kernels: None,
-        cache_positions: positions,
-    };
-    Runner::new(model, &options).unwrap()
-}
+use crate::support::{fixture, runner};
 
 /// The reference's tokens, and its perplexity over the second half of them.
 fn reference() -> (Vec<u32>, f64) {
-    let bytes = std::fs::read(fixture().join("reference.safetensors")).unwrap();
-    let file = SafeTensors::deserialize(&bytes).unwrap();
-    let tokens: Vec<u32> = words(file.tensor("a.input_ids").unwrap().data(), u32::from_le_bytes);
-    let logits: Vec<f32> = words(file.tensor("a.logits").unwrap().data(), f32::from_le_bytes);
+    let (tokens, logits) = crate::support::reference();
     let vocabulary = logits.len() / tokens.len();
     let half = tokens.len() / 2;
     let mut sum = 0.0;
@@ -36,10 +15,6 @@ fn reference() -> (Vec<u32>, f64) {
         sum += nearfield_kernels::math::ln_f64(odds) - f64::from(row[tokens[position + 1] as usize]);
     }
     (tokens.clone(), nearfield_kernels::math::exp_f64(sum / (tokens.len() - 1 - half) as f64))
-}
-
-fn words<T>(bytes: &[u8], read: impl Fn([u8; 4]) -> T) -> Vec<T> {
-    bytes.as_chunks::<4>().0.iter().map(|word| read(*word)).collect()
 }
 
 #[test]

@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use anyhow::Result;
 use clap::Args;
-use nearfield_engine::{Engine, EngineOptions, Generate, Sampling, SessionStats, Speculation, Step};
+use nearfield_engine::{
+    Engine, EngineOptions, Generate, Sampling, SessionStats, Speculation, Step, peak_memory,
+};
 use nearfield_hub::Installed;
 use nearfield_model::Model;
 use serde_json::{Value, json};
@@ -171,6 +173,8 @@ impl BenchCommand {
                 "decode": { "tokens": generate, "tokens_per_second": decode.json() },
                 "ttft_ms": first_token.json(),
                 "plan_bytes": engine.plan().total_bytes(),
+                "peak_bytes": peak_memory(),
+                "weights": "mapped",
             }));
         }
         stdout.line(&format!("{model}: {threads} threads, {kernels}, kv {kv}, {arithmetic} arithmetic"))?;

@@ -1,5 +1,8 @@
 //! `nearfield eval`.
 
+mod kld;
+mod perplexity;
+
 use std::fs;
 use std::io::{self, IsTerminal as _, Write as _};
 use std::num::NonZeroUsize;
@@ -7,15 +10,13 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use clap::{Args, Subcommand};
-use nearfield_engine::{Engine, Runner, RunnerOptions};
+use nearfield_engine::{Engine, EngineOptions, Runner, RunnerOptions};
 use nearfield_model::tokenizer::Special;
 use nearfield_model::{Model, Text};
-use nearfield_quantize::{Perplexity, PerplexityOptions, Progress, perplexity};
-use serde_json::json;
+use nearfield_quantize::PerplexityOptions;
 
 use super::options::{ConfigArgs, EngineArgs, SamplingArgs};
 use crate::app::App;
-use crate::output::Stdout;
 use crate::signals::exit_when_stopped;
 
 /// Tokens of a window: published figures are for this.
@@ -23,23 +24,35 @@ const WINDOW: usize = 512;
 
 /// Measure how good a model is, as it is stored and computed here
 #[derive(Debug, Args)]
-#[command(
-    after_help = "Example:\n  nearfield eval perplexity smollm2:135m --text wiki.test.raw --windows 32"
-)]
+#[command(after_help = EXAMPLES)]
 pub(crate) struct EvalCommand {
     #[command(subcommand)]
     measure: Measure,
 }
 
+const EXAMPLES: &str = "\
+Examples:
+  nearfield eval perplexity smollm2:135m --text wiki.test.raw --windows 32
+  nearfield eval kld smollm2:135m --text wiki.test.raw --windows 32";
+
 #[derive(Debug, Subcommand)]
 enum Measure {
-    Perplexity(PerplexityCommand),
+    Perplexity(perplexity::PerplexityCommand),
+    Kld(kld::KldCommand),
 }
 
-/// Measure how well a model predicts a text; lower is better
+impl EvalCommand {
+    pub(crate) async fn run(self, app: &App) -> Result<()> {
+        match self.measure {
+            Measure::Perplexity(command) => command.run(app).await,
+            Measure::Kld(command) => command.run(app).await,
+        }
+    }
+}
+
+/// What all measures are told.
 #[derive(Debug, Args)]
-#[command(after_help = EXAMPLES)]
-struct PerplexityCommand {
+struct MeasureArgs {
     /// The model; pulled when it is not here
     #[arg(value_name = "MODEL")]
     model: String,
@@ -66,29 +79,22 @@ struct PerplexityCommand {
     sampling: SamplingArgs,
 }
 
-const EXAMPLES: &str = "\
-Examples:
-  nearfield eval perplexity smollm2:135m --text wiki.test.raw
-  nearfield eval perplexity smollm2:135m --text wiki.test.raw --windows 32 --arithmetic exact --json
-
-The text is cut into windows of 512 tokens that do not overlap; of each the second half is scored. Figures compare \
-with those of llama.cpp for the same text and windows. Nothing is sampled: --temperature, --top-p, --seed and \
---max-tokens are accepted and change nothing.";
-
-impl EvalCommand {
-    pub(crate) async fn run(self, app: &App) -> Result<()> {
-        match self.measure {
-            Measure::Perplexity(command) => command.run(app).await,
-        }
-    }
+/// A model and the tokens that it is measured with.
+struct Subject {
+    name: String,
+    model: Model,
+    tokens: Vec<u32>,
+    options: PerplexityOptions,
+    engine: EngineOptions,
 }
 
-impl PerplexityCommand {
-    async fn run(self, app: &App) -> Result<()> {
+impl MeasureArgs {
+    /// Reads text and model; `measure` names what is measured.
+    async fn subject(&self, app: &App, measure: &str) -> Result<Subject> {
         let config = self.config.load()?;
         let ignored = self.sampling.given();
         if !ignored.is_empty() {
-            app.note(&format!("{} changes nothing here: perplexity does not sample", ignored.join(", ")));
+            app.note(&format!("{} changes nothing here: {measure} does not sample", ignored.join(", ")));
         }
         let content = read_text(&self.text)?;
         let hub = app.hub()?;
@@ -97,48 +103,30 @@ impl PerplexityCommand {
         let text = Text::open(&installed.path)?;
         let tokens = tokens_of(&text, &content)?;
         let model = Model::open(&installed.path)?;
+        let mut engine = self.engine.options(&config.local);
+        engine.slots = 1;
+        engine.context = engine.context.or(Some(WINDOW));
+        let options = PerplexityOptions {
+            window: WINDOW,
+            windows: self.windows.map(NonZeroUsize::get),
+            beginning: text.tokenizer().bos_to_add(),
+        };
+        Ok(Subject { name: installed.name, model, tokens, options, engine })
+    }
+}
 
-        let mut options = self.engine.options(&config.local);
-        options.slots = 1;
-        options.context = options.context.or(Some(WINDOW));
-        let plan = Engine::plan_for(&model, &options)?;
-        let threads = || std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+impl Subject {
+    /// A runner over the model with these options.
+    fn runner(&self, options: &EngineOptions) -> Result<Runner<'_>> {
+        let plan = Engine::plan_for(&self.model, options)?;
         let runner_options = RunnerOptions {
-            threads: options.threads.unwrap_or_else(threads),
+            threads: options.thread_count(),
             key_value_type: options.key_value_type,
             arithmetic: options.arithmetic,
             kernels: options.kernels,
             cache_positions: plan.cache_positions,
         };
-        let mut runner = Runner::new(&model, &runner_options)?;
-        let measure = PerplexityOptions {
-            window: WINDOW,
-            windows: self.windows.map(NonZeroUsize::get),
-            beginning: text.tokenizer().bos_to_add(),
-        };
-        let shown = Shown::new(app.is_quiet());
-        let result = perplexity(&mut runner, &tokens, &measure, |progress| shown.update(progress));
-        shown.clear();
-        self.print(&installed.name, &result?, tokens.len())
-    }
-
-    fn print(&self, model: &str, result: &Perplexity, tokens: usize) -> Result<()> {
-        let mut stdout = Stdout::new();
-        if self.json {
-            return stdout.json(&json!({
-                "model": model,
-                "ppl": result.perplexity,
-                "standard_error": result.standard_error,
-                "windows": result.windows,
-                "window": WINDOW,
-                "tokens": tokens,
-                "scored_tokens": result.scored,
-            }));
-        }
-        stdout.line(&format!(
-            "perplexity {:.4} ± {:.4} ({} windows of {WINDOW}, {} tokens scored)",
-            result.perplexity, result.standard_error, result.windows, result.scored
-        ))
+        Ok(Runner::new(&self.model, &runner_options)?)
     }
 }
 
@@ -163,11 +151,10 @@ impl Shown {
         Self(!quiet && io::stderr().is_terminal())
     }
 
-    fn update(&self, progress: Progress) -> bool {
+    fn update(&self, done: usize, windows: usize, figure: f64) -> bool {
         if self.0 {
-            let Progress { done, windows, perplexity } = progress;
             // Whether anybody sees this changes nothing.
-            let _ = write!(io::stderr(), "\r\x1b[Kwindow {done} of {windows}: {perplexity:.4}");
+            let _ = write!(io::stderr(), "\r\x1b[Kwindow {done} of {windows}: {figure:.4}");
         }
         true
     }

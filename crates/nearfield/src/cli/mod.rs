@@ -3,6 +3,7 @@
 mod bench;
 mod chat;
 mod eval;
+mod fit;
 mod keys;
 mod ledger;
 mod list;
@@ -70,6 +71,7 @@ enum Command {
     Show(show::ShowCommand),
     Rm(rm::RmCommand),
     Serve(serve::ServeCommand),
+    Fit(fit::FitCommand),
     Bench(bench::BenchCommand),
     Eval(eval::EvalCommand),
     Keys(keys::KeysCommand),
@@ -94,6 +96,7 @@ impl Command {
             Self::Show(command) => command.run(app),
             Self::Rm(command) => command.run(app),
             Self::Serve(command) => Box::pin(command.run(app)).await,
+            Self::Fit(command) => command.run(app),
             Self::Bench(command) => Box::pin(command.run(app)).await,
             Self::Eval(command) => Box::pin(command.run(app)).await,
             Self::Keys(command) => command.run(app),

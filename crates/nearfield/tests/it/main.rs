@@ -5,6 +5,7 @@ mod chat;
 mod cloud;
 mod configuration;
 mod errors;
+mod fit;
 mod models;
 mod run;
 mod serve;

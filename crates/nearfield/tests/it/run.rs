@@ -109,15 +109,19 @@ fn raw_text_gets_no_template() {
 fn a_reader_that_leaves_is_no_error() {
     let home = Home::new();
     let model = home.chat_model();
-    let mut command = home.command(&["run", &model, "hello", "--max-tokens", "400", "--seed", "1"]);
-    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    let mut first = [0];
-    let mut stdout = child.stdout.take().unwrap();
-    stdout.read_exact(&mut first).unwrap();
-    drop(stdout);
-    let done = Done::of(child.wait_with_output().unwrap());
-    assert_eq!((done.code, done.stderr.as_str()), (0, ""));
-    assert_eq!(home.rows()[0]["outcome"], "cancelled");
+    let leave = || {
+        let mut command = home.command(&["run", &model, "hello", "--max-tokens", "400", "--seed", "1"]);
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut first = [0];
+        let mut stdout = child.stdout.take().unwrap();
+        stdout.read_exact(&mut first).unwrap();
+        drop(stdout);
+        let done = Done::of(child.wait_with_output().unwrap());
+        assert_eq!((done.code, done.stderr.as_str()), (0, ""));
+        home.rows().iter().any(|row| row["outcome"] == "cancelled")
+    };
+    // On a busy machine an answer of a few hundredths of a second may be complete before its reader has left.
+    assert!((0..5).any(|_| leave()));
 }
 
 #[test]
@@ -139,6 +143,14 @@ fn bench_and_perplexity_measure() {
         home.run(&[&arguments[..], &["--arithmetic", "exact", "--threads", "1", "--kv", "f32"]].concat());
     let exact = exact.json()["ppl"].as_f64().unwrap();
     assert!((exact / perplexity - 1.0).abs() < 0.01, "{exact} {perplexity}");
+    let arguments = ["eval", "kld", &model, "--text", &text, "--windows", "1", "--json"];
+    let divergence = home.run(&arguments).json();
+    assert_eq!((&divergence["ppl"], &divergence["ppl_reference"]), (&perplexity.into(), &exact.into()));
+    let part = |name: &str| divergence[name].as_f64().unwrap();
+    assert!(0.0 < part("mean") && part("mean") < part("percentile_99"), "{divergence}");
+    assert!(part("same_choice") > 0.8 && part("percentile_99") < 0.1, "{divergence}");
+    let same = home.run(&[&arguments[..], &["--arithmetic", "exact", "--kv", "f32"]].concat());
+    assert!(same.error(1).contains("is the reference itself"), "{same:?}");
     let short = home.run(&["eval", "perplexity", &model, "--text", &home.write("short", "abc")]);
     assert!(short.error(1).contains("fewer than one window of 512"), "{short:?}");
 }

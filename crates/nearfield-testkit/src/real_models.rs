@@ -7,7 +7,11 @@ const IN_CI: &str = "smollm2-135m";
 
 /// The file `NAME.gguf` in the folder that `NEARFIELD_TEST_MODELS` names. A missing one is skipped with a word about it,
 /// except the one that continuous integration has.
-pub(crate) fn model_file(name: &str) -> Option<PathBuf> {
+///
+/// # Panics
+/// In continuous integration, when that one is missing.
+#[expect(clippy::print_stderr, reason = "a test that is skipped says so beside the results of the others")]
+pub fn model_file(name: &str) -> Option<PathBuf> {
     let folder = std::env::var_os("NEARFIELD_TEST_MODELS");
     let path = folder.map(|folder| PathBuf::from(folder).join(format!("{name}.gguf")));
     if let Some(path) = path.as_ref().filter(|path| path.exists()) {
