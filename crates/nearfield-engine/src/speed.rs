@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use nearfield_kernels::{KeyValueLayout, KeyValueType, PAGE_POSITIONS, ThreadPool, read_bandwidth};
-use nearfield_model::{Architecture, Model, TensorRole};
+use nearfield_model::{Architecture, Attention, Layer, LayerTensor, Model, TensorRole};
 
 use crate::error::EngineError;
 use crate::memory;
 use crate::options::EngineOptions;
+use crate::recurrent::state_bytes;
 
 /// Bytes of the buffer that is read to measure memory: several times the caches of processors on desks.
 const PROBE_BYTES: u64 = 256 << 20;
@@ -22,9 +23,11 @@ pub const DECODE_SHARE: f64 = 0.75;
 /// What decoding one token reads from memory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DecodeReads {
-    /// Bytes of weights: all that the model has but the token embedding, of which one row is read, unless it is the
-    /// output head too.
+    /// Bytes of weights: those of a draft head and of experts that are not chosen are not read, and of a table with a
+    /// row for each token only that row is, unless it is the output head too.
     pub weight_bytes: u64,
+    /// Bytes of recurrent state, which does not grow.
+    pub state_bytes: u64,
     layers: Vec<LayerReads>,
 }
 
@@ -38,20 +41,25 @@ struct LayerReads {
 impl DecodeReads {
     /// What a token of an open model reads.
     pub fn for_model(model: &Model, kind: KeyValueType) -> Self {
-        let tensors = model.tensors();
-        let embedding = tensors.optional_matrix(TensorRole::TokenEmbedding);
-        let embedding = embedding.filter(|_| !tensors.is_head_tied()).map_or(0, |matrix| matrix.bytes.len());
-        Self::new(model.architecture(), tensors.total_bytes().saturating_sub(embedding as u64), kind)
+        let (architecture, tensors) = (model.architecture(), model.tensors());
+        let tied = tensors.is_head_tied();
+        let read = |(role, bytes)| bytes as f64 * share_read(architecture, tied, role);
+        Self::new(architecture, tensors.sizes().map(read).sum::<f64>().round() as u64, kind)
     }
 
     /// As [`DecodeReads::for_model`] for a model that is not here, of which the bytes of weights that a token reads are
     /// known.
     pub fn new(architecture: &Architecture, weight_bytes: u64, kind: KeyValueType) -> Self {
-        let layer = |layer: &nearfield_model::Layer| {
+        let layer = |layer: &Attention| {
             let page = KeyValueLayout::new(kind, layer.key_value_heads, layer.head_size).page_bytes();
             LayerReads { bytes_per_position: (page / PAGE_POSITIONS) as u64, window: layer.window }
         };
-        Self { weight_bytes, layers: architecture.layers.iter().map(layer).collect() }
+        Self {
+            weight_bytes,
+            state_bytes: state_bytes(architecture),
+            // A layer that shares another's keys and values reads them too.
+            layers: architecture.layers.iter().filter_map(Layer::attention).map(layer).collect(),
+        }
     }
 
     /// Bytes of keys and values that the token at a position reads; layers with a window read no further back.
@@ -63,8 +71,22 @@ impl DecodeReads {
     /// Tokens a second at a position, when memory gives `bandwidth` bytes a second and nothing else takes time: the
     /// limit, of which decoding reaches about [`DECODE_SHARE`].
     pub fn limit(&self, position: usize, bandwidth: f64) -> f64 {
-        let bytes = self.weight_bytes.saturating_add(self.key_value_bytes(position));
+        let bytes = self.weight_bytes + self.state_bytes + self.key_value_bytes(position);
         bandwidth / (bytes as f64).max(1.0)
+    }
+}
+
+/// The share of a tensor that one token reads.
+fn share_read(architecture: &Architecture, tied: bool, role: TensorRole) -> f64 {
+    match role {
+        TensorRole::TokenEmbedding if !tied => 0.0,
+        TensorRole::PerLayerEmbedding | TensorRole::Draft(_) => 0.0,
+        TensorRole::Layer { index, .. } if index >= architecture.layers.len() => 0.0,
+        TensorRole::Layer { index, part: LayerTensor::Expert { .. } } => {
+            let experts = architecture.layer(index).and_then(|layer| layer.feed_forward.experts.as_ref());
+            experts.map_or(1.0, |experts| experts.used as f64 / experts.count.max(1) as f64)
+        }
+        _ => 1.0,
     }
 }
 
@@ -94,13 +116,18 @@ mod tests {
         (model, reads)
     }
 
+    /// Bytes of the tensors whose role fits.
+    fn bytes_of(model: &Model, fits: impl Fn(TensorRole) -> bool) -> u64 {
+        model.tensors().sizes().filter(|(role, _)| fits(*role)).map(|(_, bytes)| bytes).sum()
+    }
+
     #[test]
     fn an_embedding_counts_only_where_it_is_the_head() {
         let (mut tied, mut own) = (0, 0);
         for name in ["llama", "qwen2", "qwen3", "gemma3"] {
             let (model, reads) = reads(name);
             let tensors = model.tensors();
-            let embedding = tensors.matrix(TensorRole::TokenEmbedding).unwrap().bytes.len() as u64;
+            let embedding = bytes_of(&model, |role| role == TensorRole::TokenEmbedding);
             if tensors.is_head_tied() {
                 tied += 1;
                 assert_eq!(reads.weight_bytes, tensors.total_bytes(), "{name}");
@@ -108,8 +135,33 @@ mod tests {
                 own += 1;
                 assert_eq!(reads.weight_bytes, tensors.total_bytes() - embedding, "{name}");
             }
+            assert_eq!(reads.state_bytes, 0, "{name}");
         }
         assert!(tied > 0 && own > 0, "both kinds are tried");
+    }
+
+    #[test]
+    fn a_token_reads_few_experts_no_draft_head_and_a_state_of_fixed_size() {
+        let (model, reads) = reads("qwen3_5_moe");
+        let layers = model.architecture().layers.len();
+        let in_layers = |role| matches!(role, TensorRole::Layer { index, .. } if index < layers);
+        let is_expert = |role| {
+            matches!(role, TensorRole::Layer { part: LayerTensor::Expert { .. }, .. }) && in_layers(role)
+        };
+        let draft = bytes_of(&model, |role| {
+            matches!(role, TensorRole::Draft(_))
+                || matches!(role, TensorRole::Layer { index, .. } if index >= layers)
+        });
+        let embedding = bytes_of(&model, |role| role == TensorRole::TokenEmbedding);
+        let experts = model.architecture().layers[0].feed_forward.experts.clone().unwrap();
+        let all = bytes_of(&model, is_expert);
+        let read = all * experts.used as u64 / experts.count as u64;
+        assert!(read < all);
+        let unread = all - read + draft + if model.tensors().is_head_tied() { 0 } else { embedding };
+        assert_eq!(reads.weight_bytes, model.tensors().total_bytes() - unread);
+        assert!(reads.state_bytes > 0);
+        let bytes = reads.weight_bytes + reads.state_bytes;
+        assert_eq!(reads.limit(0, 3.0 * bytes as f64), 3.0);
     }
 
     #[test]

@@ -242,6 +242,11 @@ impl Tensors {
         if self.entries.contains_key(&role) { self.vector(role).map(Some) } else { Ok(None) }
     }
 
+    /// The tensors that the model uses and their bytes in the files; a tied head is not there twice.
+    pub fn sizes(&self) -> impl Iterator<Item = (TensorRole, u64)> {
+        self.entries.iter().map(|(role, entry)| (*role, entry.bytes()))
+    }
+
     /// Bytes of all tensors that the model uses; a tied head counts once.
     pub fn total_bytes(&self) -> u64 {
         self.entries.values().map(Entry::bytes).sum()
