@@ -18,7 +18,8 @@ const BESIDE_THE_PLAN: u64 = 64 << 20;
 fn the_plan_is_shown_before_anything_is_loaded() {
     let home = Home::new();
     let model = home.chat_model();
-    let fit = home.run(&["fit", &model, "--context", "64", "--kv", "f32", "--json"]).json();
+    let settings = ["--context", "64", "--kv", "f32", "--json"];
+    let fit = home.run(&[&["fit", &model, "--speculation", "off"][..], &settings].concat()).json();
     assert_eq!((&fit["here"], &fit["fits"], &fit["weights"]), (&json!(true), &json!(true), &json!("mapped")));
     // Four layers, keys and values of 2 heads of 16 floats; 64 positions of it.
     let position = 4 * 2 * 2 * 16 * 4;
@@ -29,9 +30,9 @@ fn the_plan_is_shown_before_anything_is_loaded() {
     let decode = |name: &str| fit["decode"][name].as_f64().unwrap();
     assert!(decode("tokens_per_second") < decode("tokens_per_second_limit"));
     assert!(decode("tokens_per_second_full_context") < decode("tokens_per_second"));
-    // A bench takes exactly this plan.
-    let arguments = ["bench", &model, "--runs", "1", "--prompt-tokens", "8", "--max-tokens", "8", "--json"];
-    let bench = home.run(&[&arguments[..], &["--context", "64", "--kv", "f32"]].concat()).json();
+    // A bench, which does not speculate, takes exactly this plan.
+    let arguments = ["bench", &model, "--runs", "1", "--prompt-tokens", "8", "--max-tokens", "8"];
+    let bench = home.run(&[&arguments[..], &settings].concat()).json();
     assert_eq!(bench["plan_bytes"], fit["total_bytes"]);
     let text = home.run(&["fit", &model]);
     assert!(text.stdout.contains("it fits") && text.stdout.contains("tok/s at the start"), "{text:?}");
