@@ -126,6 +126,27 @@ async fn a_chat_completion_end_to_end() {
 }
 
 #[tokio::test]
+async fn a_predicted_answer_says_the_same() {
+    let local = local(small());
+    let server = server(&local).await;
+    let mut body = json!({ "model": local.model, "messages": [{ "role": "user", "content": "Hello" }],
+        "max_tokens": 30, "temperature": 0 });
+    let plain = server.post("/v1/chat/completions", &body).await.json();
+    let text = &plain["choices"][0]["message"]["content"];
+    for prediction in [text.clone(), json!("something else"), json!([{ "type": "text", "text": text }])] {
+        body["prediction"] = json!({ "type": "content", "content": prediction });
+        let reply = server.post("/v1/chat/completions", &body).await.json();
+        assert_eq!(&reply["choices"][0]["message"]["content"], text);
+        let ours = &reply["nearfield"];
+        assert!(ours["drafted_tokens"].as_u64() >= ours["accepted_tokens"].as_u64(), "{ours}");
+        assert!(ours["accepted_tokens"].is_u64(), "{ours}");
+    }
+    body["prediction"] = json!({ "type": "content" });
+    let reply = server.post("/v1/chat/completions", &body).await;
+    assert_eq!((reply.status, &reply.json()["error"]["param"]), (400, &json!("prediction")));
+}
+
+#[tokio::test]
 async fn answers_are_the_same_alone_and_with_neighbours() {
     let local = local(small());
     let ask = |at: usize| {
