@@ -68,6 +68,10 @@ impl Compute {
         self.set
     }
 
+    pub(crate) fn pool_mut(&mut self) -> &mut ThreadPool {
+        &mut self.pool
+    }
+
     fn lock(scratch: &Mutex<WorkerScratch>) -> MutexGuard<'_, WorkerScratch> {
         scratch.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -64,6 +64,7 @@ impl Engine {
             kernels: options.kernels,
             cache_positions: plan.cache_positions,
         };
+        let in_memory = plan.weights_in_memory;
         let (ready, started) = mpsc::sync_channel(1);
         let account = Arc::clone(&admission);
         let speculator = Speculator::new(model.architecture(), options, make);
@@ -71,7 +72,13 @@ impl Engine {
         let thread = std::thread::Builder::new().name("nearfield-engine".to_owned()).spawn(move || {
             // However the thread ends, nobody is left waiting.
             let _closed = Closing(&account);
-            match Runner::new(&model, &runner_options) {
+            let runner = Runner::new(&model, &runner_options).and_then(|mut runner| {
+                if in_memory {
+                    runner.load_weights()?;
+                }
+                Ok(runner)
+            });
+            match runner {
                 Ok(mut runner) => {
                     runner.limit_states(kept_states(plan.slots));
                     if let Some(bytes) = prefix_cache_bytes {

@@ -40,7 +40,7 @@ pub use engine::Engine;
 pub use error::EngineError;
 pub use memory::{available as available_memory, peak as peak_memory};
 pub use nearfield_kernels::{KernelSet, KeyValueType};
-pub use options::{EngineOptions, Speculation};
+pub use options::{EngineOptions, Speculation, WeightsPlace};
 pub use plan::Plan;
 pub use recurrent::Snapshot;
 pub use request::{Generate, MAX_ALTERNATIVES, Sampling};

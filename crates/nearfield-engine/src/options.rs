@@ -17,6 +17,18 @@ pub enum Speculation {
     Always(usize),
 }
 
+/// Where weights are read from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum WeightsPlace {
+    /// In memory when everything fits with an eighth of the memory to spare, else mapped.
+    #[default]
+    Automatic,
+    /// Copied into memory of their own, laid out for the kernels: faster.
+    Memory,
+    /// Left in the mapped file: the system may drop what is not in use.
+    Mapped,
+}
+
 /// How an [`Engine`](crate::Engine) computes and how much it may take.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EngineOptions {
@@ -41,6 +53,8 @@ pub struct EngineOptions {
     /// Bytes of the cache that may hold the beginnings of earlier requests, so that later ones need not compute them
     /// again; `None` sets no limit but the cache's own, 0 keeps nothing.
     pub prefix_cache_bytes: Option<u64>,
+    /// Where weights are read from.
+    pub weights: WeightsPlace,
     /// Bytes that everything together may take; `None` takes what the system says is available.
     pub memory_bytes: Option<u64>,
 }
@@ -58,6 +72,7 @@ impl Default for EngineOptions {
             queue: 0,
             cache_bytes: None,
             prefix_cache_bytes: None,
+            weights: WeightsPlace::Automatic,
             memory_bytes: None,
         }
     }

@@ -6,7 +6,7 @@ use nearfield_model::{Architecture, Attention, DeltaNet, Layer, Mixer, Model};
 use crate::cache::{ENTRY_BYTES, kept_states};
 use crate::error::EngineError;
 use crate::memory;
-use crate::options::EngineOptions;
+use crate::options::{EngineOptions, WeightsPlace};
 use crate::recurrent::state_bytes;
 use crate::speculation::logits_rows;
 
@@ -25,8 +25,10 @@ const LEAST_CONTEXT: usize = 512;
 /// What a loaded model takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Plan {
-    /// Bytes of the model's tensors; they stay memory-mapped.
+    /// Bytes of the model's tensors.
     pub weight_bytes: u64,
+    /// Whether they are copied into memory of their own; else they stay memory-mapped.
+    pub weights_in_memory: bool,
     /// Bytes of keys and values for one position.
     pub key_value_bytes_per_position: u64,
     /// Positions in the cache, all sequences together.
@@ -46,7 +48,10 @@ pub struct Plan {
 impl Plan {
     /// Plans a model within the options and the memory there is.
     pub(crate) fn for_model(model: &Model, options: &EngineOptions) -> Result<Self, EngineError> {
-        Self::for_architecture(model.architecture(), model.tensors().total_bytes(), options)
+        let mut plan = Self::for_architecture(model.architecture(), model.tensors().total_bytes(), options)?;
+        // A checkpoint's formats have been laid out when it was read.
+        plan.weights_in_memory &= model.metadata().is_some();
+        Ok(plan)
     }
 
     /// As [`Engine::plan_for`](crate::Engine::plan_for), for a model that is not here but known by its sizes.
@@ -70,6 +75,7 @@ impl Plan {
         let wanted = options.context.unwrap_or(most.min(DEFAULT_CONTEXT));
         let mut plan = Self {
             weight_bytes,
+            weights_in_memory: false,
             key_value_bytes_per_position: position_bytes(architecture, options.key_value_type),
             cache_positions: 0,
             context: wanted,
@@ -105,6 +111,11 @@ impl Plan {
         if needed > available {
             return Err(EngineError::OutOfMemory { needed, available });
         }
+        self.weights_in_memory = match options.weights {
+            WeightsPlace::Memory => true,
+            WeightsPlace::Mapped => false,
+            WeightsPlace::Automatic => needed <= available - available / 8,
+        };
         Ok(self)
     }
 
@@ -228,9 +239,10 @@ impl std::fmt::Display for Plan {
         let mib = |bytes: u64| bytes as f64 / 1_048_576.0;
         write!(
             f,
-            "weights {:.0} MiB (mapped), cache {:.0} MiB ({} positions, {:.1} KiB each), scratch {:.0} MiB: {:.0} MiB in \
+            "weights {:.0} MiB ({}), cache {:.0} MiB ({} positions, {:.1} KiB each), scratch {:.0} MiB: {:.0} MiB in \
              all; {} requests at once, context {}",
             mib(self.weight_bytes),
+            if self.weights_in_memory { "in memory" } else { "mapped" },
             mib(self.cache_bytes()),
             self.cache_positions,
             self.key_value_bytes_per_position as f64 / 1024.0,

@@ -89,6 +89,7 @@ impl<'a> Logits<'a> {
 
 /// A model ready to compute.
 pub struct Runner<'m> {
+    model: &'m Model,
     graph: Graph<'m>,
     cache: Cache,
 }
@@ -108,6 +109,7 @@ impl<'m> Runner<'m> {
         let pool = ThreadPool::new(options.threads)?;
         model.tensors().prepare(options.threads);
         Ok(Self {
+            model,
             graph: Graph {
                 architecture,
                 weights: Weights::new(model)?,
@@ -117,6 +119,21 @@ impl<'m> Runner<'m> {
             },
             cache: Cache::new(architecture, options.key_value_type, options.cache_positions),
         })
+    }
+
+    /// Copies the weights of a GGUF model into memory of their own, laid out for the kernels; until then they are read
+    /// where the model has mapped them. The results are the same. The mapped pages are given back. Returns the bytes
+    /// taken: none for a checkpoint, whose formats have been laid out when they were read.
+    ///
+    /// # Errors
+    /// When the system has not the memory; the runner goes on with the mapped weights then.
+    pub fn load_weights(&mut self) -> Result<usize, EngineError> {
+        let model = self.model;
+        if model.metadata().is_none() {
+            return Ok(0);
+        }
+        let Graph { weights, compute, .. } = &mut self.graph;
+        Ok(weights.pack(compute.pool_mut(), &mut || model.release_pages())?)
     }
 
     /// The kernel set in use.

@@ -5,7 +5,9 @@ use nearfield_model::{Architecture, DraftTensor, ExpertTensor, LayerTensor, Mixe
 
 use crate::error::EngineError;
 
-/// All weights of a model; matrices are borrowed from the mapped file.
+mod panels;
+
+/// All weights of a model; matrices are borrowed from the mapped file until they are moved into panels.
 pub(crate) struct Weights<'m> {
     pub(crate) embedding: WeightMatrix<'m>,
     pub(crate) per_layer: Option<PerLayerInputs<'m>>,

@@ -101,6 +101,31 @@ impl QuantizedRows {
         self.groups
     }
 
+    /// Sums of the codes of both halves of every group, rows one after the other.
+    pub(crate) fn code_sums(&self) -> &[[i32; 2]] {
+        &self.sums
+    }
+
+    /// The codes of a group, counted through all rows.
+    ///
+    /// # Safety
+    /// There is such a group.
+    #[inline(always)]
+    pub(crate) unsafe fn group_codes(&self, index: usize) -> &[i8; GROUP] {
+        // SAFETY: the caller's promise; an array of bytes has no alignment.
+        unsafe { &*self.codes.as_ptr().add(index * GROUP).cast::<[i8; GROUP]>() }
+    }
+
+    /// The scale of a group, counted through all rows.
+    ///
+    /// # Safety
+    /// There is such a group.
+    #[inline(always)]
+    pub(crate) unsafe fn group_scale(&self, index: usize) -> f32 {
+        // SAFETY: the caller's promise.
+        unsafe { *self.scales.get_unchecked(index) }
+    }
+
     /// Row `index`.
     #[inline]
     pub fn row(&self, index: usize) -> QuantizedRow<'_> {

@@ -16,6 +16,7 @@ mod fp8;
 mod key_value;
 pub mod math;
 mod matmul;
+mod panel;
 mod pool;
 mod router;
 mod set;
@@ -38,6 +39,7 @@ pub use format::{
 pub use fp8::{FP8_BLOCK, Fp8Scales, ScalesMismatch, e4m3_to_f32};
 pub use key_value::{KeyValueLayout, KeyValueType, PAGE_POSITIONS};
 pub use matmul::{Activations, MatmulScratch, Output, ROW_QUANTUM, ShapeMismatch, WeightMatrix, matmul};
+pub use panel::{PANEL_ROWS, pack};
 pub use pool::ThreadPool;
 pub use router::{Chosen, add_scaled, choose_experts, sigmoid, times_sigmoid, times_silu};
 pub use set::{KernelSet, UnsupportedKernels};

@@ -58,6 +58,12 @@ mod tests {
         for format in FORMATS {
             assert!(product(KernelSet::Scalar, format).is_some(), "{} gives numbers", format.name());
         }
+        for set in KernelSet::present() {
+            for format in FORMATS {
+                let (got, wanted) = (product(set, format), product(KernelSet::Scalar, format));
+                assert_eq!(got, wanted, "{} on {}", format.name(), set.name());
+            }
+        }
         assert_eq!(KernelSet::available(), KernelSet::present());
     }
 }

@@ -38,6 +38,19 @@ impl MappedFile {
     }
 }
 
+impl MappedFile {
+    /// Takes the pages that have been read out of this process's memory. They stay in the system's cache, and reading
+    /// them again brings them back.
+    pub(crate) fn release_pages(&self) {
+        #[cfg(unix)]
+        if let Storage::Mapped(map) = &self.0 {
+            // SAFETY: the map is read-only and backed by its file, so the same bytes are there at the next access.
+            // A refusal only leaves the pages where they are.
+            let _ = unsafe { map.unchecked_advise(memmap2::UncheckedAdvice::DontNeed) };
+        }
+    }
+}
+
 impl From<Vec<u8>> for MappedFile {
     fn from(bytes: Vec<u8>) -> Self {
         Self(Storage::Owned(bytes))

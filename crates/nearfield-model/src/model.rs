@@ -93,6 +93,12 @@ impl Model {
         &self.tensors
     }
 
+    /// Takes the pages of the files that have been read out of this process's memory. The system may keep them cached,
+    /// and reading them again brings them back.
+    pub fn release_pages(&self) {
+        self.tensors.release_pages();
+    }
+
     /// The metadata of a GGUF file; `None` for a folder.
     pub fn metadata(&self) -> Option<Metadata<'_>> {
         self.tensors.gguf().map(Gguf::metadata)

@@ -40,6 +40,11 @@ pub(crate) struct CheckpointTensor {
 }
 
 impl Checkpoint {
+    /// See [`crate::Model::release_pages`].
+    pub(crate) fn release_pages(&self) {
+        self.shards.iter().for_each(MappedFile::release_pages);
+    }
+
     /// Opens the checkpoint in a folder: `model.safetensors`, or the shards that its index names.
     pub(crate) fn open(folder: &Path) -> Result<Self, ModelError> {
         let single = folder.join(SINGLE);

@@ -14,9 +14,11 @@ impl<'a> Ahead<'a> {
     /// Spreads rows `first .. first + rows` over `steps` steps.
     #[inline(always)]
     pub(super) fn new(weights: &WeightMatrix<'a>, first: usize, rows: usize, steps: usize) -> Self {
-        let start = first.min(weights.rows) * weights.row_bytes;
-        let end = (first + rows).min(weights.rows) * weights.row_bytes;
-        let bytes = &weights.bytes[start..end];
+        let bytes = weights.file_bytes().unwrap_or_default();
+        let row_bytes = bytes.len() / weights.rows().max(1);
+        let start = first.min(weights.rows()) * row_bytes;
+        let end = (first + rows).min(weights.rows()) * row_bytes;
+        let bytes = &bytes[start..end];
         Self { bytes: bytes.chunks(bytes.len().div_ceil(steps).max(1)) }
     }
 
@@ -30,7 +32,7 @@ impl<'a> Ahead<'a> {
 
 /// Asks for a cache line. A hint: it never faults.
 #[inline(always)]
-fn prefetch(line: *const u8) {
+pub(crate) fn prefetch(line: *const u8) {
     #[cfg(target_arch = "x86_64")]
     // SAFETY: a prefetch has no effect but on the cache, and SSE is part of x86-64.
     unsafe {

@@ -3,7 +3,8 @@
 use std::ops::Range;
 
 use super::ahead::Ahead;
-use super::{Output, WeightMatrix, row_pointers};
+use super::weights::row_pointers;
+use super::{Output, WeightMatrix};
 use crate::format::{WeightFormat, bf16_to_f32, f16_to_f32};
 use crate::fp8::{FP8_BLOCK, e4m3_to_f32};
 use crate::simd::{Simd, e4m3};

@@ -4,11 +4,12 @@ use std::ops::Range;
 
 use super::ahead::Ahead;
 use super::direct;
-use super::{MatmulScratch, Output, WeightMatrix, row_pointers};
+use super::weights::{RowPlace, row_pointers};
+use super::{MatmulScratch, Output, WeightMatrix};
 use crate::activation::GROUP;
 use crate::format::{WeightFormat, bf16_to_f32, f16_to_f32};
 use crate::simd::Simd;
-use crate::tile::{TILE_GROUPS, Tile, unpack};
+use crate::tile::{FileRows, PanelRows, Source, TILE_GROUPS, unpack};
 
 /// # Safety
 /// As [`super::matmul`].
@@ -19,10 +20,10 @@ pub(super) unsafe fn scalar(
     output: &Output<'_>,
     scratch: &mut MatmulScratch,
 ) {
-    scratch.row.resize(weights.columns, 0.0);
+    scratch.row.resize(weights.columns(), 0.0);
     for row in rows {
         weights.weights_of_row(row, &mut scratch.row);
-        for (t, activation) in values.chunks_exact(weights.columns).enumerate() {
+        for (t, activation) in values.chunks_exact(weights.columns()).enumerate() {
             let sum = scratch.row.iter().zip(activation).fold(0.0_f32, |sum, (w, x)| w.mul_add(*x, sum));
             // SAFETY: the caller's promise.
             unsafe { output.write(t, row, sum * weights.output_scale(row)) };
@@ -87,7 +88,7 @@ unsafe fn fill_panel<S: Simd>(
     columns: usize,
     panel: &mut [f32],
 ) {
-    let (format, panel) = (weights.format, &mut panel[..columns * S::ROWS]);
+    let (format, panel) = (weights.format(), &mut panel[..columns * S::ROWS]);
     // SAFETY: the caller's promise; each arm writes inside the panel.
     unsafe {
         match format {
@@ -118,13 +119,27 @@ unsafe fn fill_panel<S: Simd>(
                 });
             }
             WeightFormat::F8E4M3 => super::fp8::fill::<S>(weights, pointers, first_row, first, panel),
-            _ => {
-                let mut tile = Tile::<S>::new();
-                let groups = columns / GROUP;
-                unpack(format, pointers, first / GROUP, groups, &mut tile);
-                tile.dequantize(format, groups, panel);
-            }
+            _ => fill_groups::<S, _>(format, FileRows::new::<S>(weights, pointers, first_row), first, panel),
         }
+    }
+}
+
+/// [`fill_panel`] for formats with integer codes.
+///
+/// # Safety
+/// As [`fill_panel`]; the source has these columns.
+#[inline(always)]
+unsafe fn fill_groups<S: Simd, R: Source<S>>(
+    format: WeightFormat,
+    source: R,
+    first: usize,
+    panel: &mut [f32],
+) {
+    let parts = format.block_size() / GROUP;
+    for (g, panel) in panel.chunks_exact_mut(GROUP * S::ROWS).enumerate() {
+        let g = first / GROUP + g;
+        // SAFETY: the caller's promise.
+        unsafe { unpack::<S, R>(format, source, g / parts, g % parts).dequantize(format, panel) };
     }
 }
 
@@ -173,7 +188,7 @@ unsafe fn rows_of<S: Simd>(
     output: &Output<'_>,
     scratch: &mut MatmulScratch,
 ) {
-    let columns = weights.columns;
+    let columns = weights.columns();
     let count = values.len() / columns.max(1);
     if weights.format().is_float() && count <= direct::FEW {
         // SAFETY: the caller's promise.
@@ -183,7 +198,11 @@ unsafe fn rows_of<S: Simd>(
     scratch.panel.resize(PANEL_COLUMNS * 16, 0.0);
     let mut lanes = [0.0_f32; 16];
     for first_row in rows.clone().step_by(S::ROWS) {
-        let pointers = row_pointers(weights, first_row);
+        let place = weights.place(first_row);
+        let pointers = match place {
+            RowPlace::File(_) => row_pointers(weights, first_row),
+            RowPlace::Panel { .. } => [std::ptr::null(); 16],
+        };
         let used = S::ROWS.min(rows.end - first_row);
         scratch.sums.fill(0.0);
         let mut ahead = Ahead::new(weights, first_row + S::ROWS, S::ROWS, columns.div_ceil(PANEL_COLUMNS));
@@ -192,7 +211,17 @@ unsafe fn rows_of<S: Simd>(
             ahead.step();
             // SAFETY: the CPU has `S`; the panel holds `n` vectors and each activation row reaches `first + n`.
             unsafe {
-                fill_panel::<S>(weights, &pointers, first_row, first, n, &mut scratch.panel);
+                match place {
+                    RowPlace::Panel { bytes, row } => {
+                        let format = weights.format();
+                        let source =
+                            PanelRows::new(format, bytes.as_ptr(), columns / format.block_size(), row);
+                        fill_groups::<S, _>(format, source, first, &mut scratch.panel[..n * S::ROWS]);
+                    }
+                    RowPlace::File(_) => {
+                        fill_panel::<S>(weights, &pointers, first_row, first, n, &mut scratch.panel);
+                    }
+                }
                 let mut t = 0;
                 while t + 8 <= count {
                     step::<S, 8>(
@@ -227,7 +256,7 @@ unsafe fn rows_of<S: Simd>(
             }
         }
         let scales: [f32; 16] =
-            std::array::from_fn(|i| weights.output_scale((first_row + i).min(weights.rows - 1)));
+            std::array::from_fn(|i| weights.output_scale((first_row + i).min(weights.rows() - 1)));
         for t in 0..count {
             // SAFETY: `sums` has `ROWS` elements for each activation row; output rows are the caller's promise.
             unsafe {

@@ -23,7 +23,7 @@ pub(super) unsafe fn fill<S: Simd>(
         // To the edge of the block of columns that holds `start`.
         let stop = end.min((start / FP8_BLOCK + 1) * FP8_BLOCK);
         let scales: [f32; 16] =
-            std::array::from_fn(|i| weights.block_scale((first_row + i).min(weights.rows - 1), start));
+            std::array::from_fn(|i| weights.block_scale((first_row + i).min(weights.rows() - 1), start));
         let panel = &mut panel[(start - first) * S::ROWS..(stop - first) * S::ROWS];
         // SAFETY: the caller's promise.
         unsafe { fill_block::<S>(pointers, &scales, start, panel) };

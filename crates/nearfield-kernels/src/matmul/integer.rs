@@ -2,24 +2,23 @@
 
 use std::ops::Range;
 
-use super::ahead::Ahead;
-use super::{MatmulScratch, Output, WeightMatrix, row_pointers};
+use super::weights::{RowPlace, row_pointers};
+use super::{MatmulScratch, Output, WeightMatrix};
 use crate::activation::{GROUP, QuantizedRow, QuantizedRows};
 use crate::format::{Group, GroupShape, WeightFormat, unpack_group};
 use crate::simd::Simd;
-use crate::tile::{TILE_GROUPS, Tile, accumulate, unpack};
+use crate::tile::{self, FileRows, GroupActivation, PanelRows, Source, TILE_GROUPS, accumulate, unpack};
 
-/// The definition: one output of an integer format.
-fn chain(weights: &WeightMatrix<'_>, row: usize, activation: QuantizedRow<'_>) -> f32 {
-    let bytes = weights.row(row);
+/// The definition: one output of an integer format, of a row's bytes as they lie in the file.
+fn chain(weights: &WeightMatrix<'_>, bytes: &[u8], activation: QuantizedRow<'_>) -> f32 {
     let (mut sum, mut minimum) = (0.0_f32, 0.0_f32);
     for (g, scale) in activation.scales.iter().enumerate() {
-        let group = unpack_group(weights.format, bytes, g);
+        let group = unpack_group(weights.format(), bytes, g);
         let codes = &activation.codes[GROUP * g..][..GROUP];
-        sum = chain_step(weights.format, &group, codes, *scale, sum);
-        if weights.format.has_minimum() {
+        sum = chain_step(weights.format(), &group, codes, *scale, sum);
+        if weights.format().has_minimum() {
             let [low, high] = activation.sums[g];
-            if weights.format.group_shape() == Some(GroupShape::Halves) {
+            if weights.format().group_shape() == Some(GroupShape::Halves) {
                 minimum = (low as f32).mul_add(group.minimum[0] * scale, minimum);
                 minimum = (high as f32).mul_add(group.minimum[1] * scale, minimum);
             } else {
@@ -27,7 +26,7 @@ fn chain(weights: &WeightMatrix<'_>, row: usize, activation: QuantizedRow<'_>) -
             }
         }
     }
-    (sum + minimum) * weights.scale
+    (sum + minimum) * weights.scale()
 }
 
 /// One group's step of an output's chain.
@@ -56,9 +55,10 @@ pub(super) unsafe fn scalar(
     output: &Output<'_>,
 ) {
     for row in rows {
+        let bytes = weights.row(row);
         for t in 0..activations.rows() {
             // SAFETY: the caller's promise.
-            unsafe { output.write(t, row, chain(weights, row, activations.row(t))) };
+            unsafe { output.write(t, row, chain(weights, &bytes, activations.row(t))) };
         }
     }
 }
@@ -129,7 +129,7 @@ unsafe fn by_format<S: Simd>(
 ) {
     macro_rules! each {
         ($($format:ident),*) => {
-            match weights.format {
+            match weights.format() {
                 $(WeightFormat::$format => {
                     // SAFETY: the caller's promise.
                     unsafe { body::<S>(WeightFormat::$format, weights, activations, rows, output, scratch) }
@@ -143,6 +143,65 @@ unsafe fn by_format<S: Simd>(
     each!(Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Iq4Nl, Mxfp4, Nvfp4, Q2K, Q3K, Q4K, Q5K, Q6K);
 }
 
+/// What the chains of one call need beside the weights.
+struct Inputs<'a> {
+    activations: &'a QuantizedRows,
+    starts: &'a [[i32; 2]],
+    code_sums: &'a [[f32; 2]],
+}
+
+impl Inputs<'_> {
+    /// Group `g` of activation row `t`.
+    ///
+    /// # Safety
+    /// Both exist.
+    #[inline(always)]
+    unsafe fn group(&self, format: WeightFormat, t: usize, g: usize) -> GroupActivation<'_> {
+        let at = t * self.activations.groups() + g;
+        // SAFETY: the caller's promise; `starts` and `code_sums` have an element for each group where they are read.
+        unsafe {
+            GroupActivation {
+                codes: self.activations.group_codes(at),
+                scale: self.activations.group_scale(at),
+                start: if starts_matter(format) { *self.starts.get_unchecked(at) } else { [0; 2] },
+                sums: if format.has_minimum() { *self.code_sums.get_unchecked(at) } else { [0.0; 2] },
+            }
+        }
+    }
+}
+
+/// Whether codes of this format come with an offset in any set.
+const fn starts_matter(format: WeightFormat) -> bool {
+    tile::code_offset(format, true) != 0
+}
+
+/// Fills what [`Inputs`] borrows.
+#[inline(always)]
+fn prepare(
+    format: WeightFormat,
+    unsigned: bool,
+    activations: &QuantizedRows,
+    starts: &mut Vec<[i32; 2]>,
+    code_sums: &mut Vec<[f32; 2]>,
+) {
+    let offset = tile::code_offset(format, unsigned);
+    let whole = format.group_shape() == Some(GroupShape::Whole);
+    if starts_matter(format) {
+        starts.clear();
+        starts.extend(activations.code_sums().iter().map(|[low, high]| {
+            if whole { [-offset * (low + high), 0] } else { [-offset * low, -offset * high] }
+        }));
+    }
+    if format.has_minimum() {
+        code_sums.clear();
+        code_sums.extend(
+            activations.code_sums().iter().map(|[low, high]| {
+                if whole { [(low + high) as f32, 0.0] } else { [*low as f32, *high as f32] }
+            }),
+        );
+    }
+}
+
 /// # Safety
 /// As [`by_format`].
 #[inline(always)]
@@ -154,84 +213,178 @@ unsafe fn body<S: Simd>(
     output: &Output<'_>,
     scratch: &mut MatmulScratch,
 ) {
-    let groups = activations.groups();
-    let count = activations.rows();
-    scratch.sums.resize(2 * count * S::ROWS, 0.0);
-    let mut lanes = [0.0_f32; 16];
-    // SAFETY: the CPU has `S`; pointers and group ranges come from checked shapes.
-    unsafe {
-        let mut tile = Tile::<S>::new();
-        for first_row in rows.clone().step_by(S::ROWS) {
-            let pointers = row_pointers(weights, first_row);
-            let used = S::ROWS.min(rows.end - first_row);
-            let zero = S::splat_float(0.0);
-            let mut ahead = Ahead::new(weights, first_row + S::ROWS, S::ROWS, groups.div_ceil(TILE_GROUPS));
+    let MatmulScratch { sums, starts, code_sums, .. } = scratch;
+    prepare(format, S::UNSIGNED, activations, starts, code_sums);
+    let inputs = Inputs { activations, starts, code_sums };
+    sums.resize(2 * activations.rows() * S::ROWS, 0.0);
+    let blocks = weights.columns() / format.block_size();
+    for first_row in rows.clone().step_by(S::ROWS) {
+        let used = S::ROWS.min(rows.end - first_row);
+        // SAFETY: the CPU has `S`; sources come from checked shapes, and the outputs are the caller's promise.
+        unsafe {
             let mut finish = |t: usize, sum: S::F, minimum: S::F| {
-                let total = S::mul(S::add(sum, minimum), S::splat_float(weights.scale));
+                let mut lanes = [0.0_f32; 16];
+                let total = S::mul(S::add(sum, minimum), S::splat_float(weights.scale()));
                 S::store_float(lanes.as_mut_ptr(), total);
                 for (lane, value) in lanes[..used].iter().enumerate() {
                     output.write(t, first_row + lane, *value);
                 }
             };
-            if count == 1 {
-                let activation = [activations.row(0)];
-                let (mut sum, mut minimum) = ([zero], [zero]);
-                for first in (0..groups).step_by(TILE_GROUPS) {
-                    let n = TILE_GROUPS.min(groups - first);
-                    ahead.step();
-                    unpack(format, &pointers, first, n, &mut tile);
-                    accumulate::<S, 1>(format, &tile, &activation, first, n, &mut sum, &mut minimum);
+            match weights.place(first_row) {
+                RowPlace::Panel { bytes, row } => {
+                    let source = PanelRows::new(format, bytes.as_ptr(), blocks, row);
+                    chains::<S, _>(format, source, blocks, &inputs, sums, &mut finish);
                 }
-                finish(0, sum[0], minimum[0]);
-                continue;
-            }
-            scratch.sums.fill(0.0);
-            let (sums, minimums) = scratch.sums.split_at_mut(count * S::ROWS);
-            for first in (0..groups).step_by(TILE_GROUPS) {
-                let n = TILE_GROUPS.min(groups - first);
-                ahead.step();
-                unpack(format, &pointers, first, n, &mut tile);
-                let mut t = 0;
-                while t + 4 <= count {
-                    step::<S, 4>(format, &tile, activations, t, first, n, sums, minimums);
-                    t += 4;
+                RowPlace::File(_) => {
+                    let pointers = row_pointers(weights, first_row);
+                    let source = FileRows::new::<S>(weights, &pointers, first_row);
+                    chains::<S, _>(format, source, blocks, &inputs, sums, &mut finish);
                 }
-                while t < count {
-                    step::<S, 1>(format, &tile, activations, t, first, n, sums, minimums);
-                    t += 1;
-                }
-            }
-            for t in 0..count {
-                let at = t * S::ROWS;
-                finish(t, S::load_float(sums.as_ptr().add(at)), S::load_float(minimums.as_ptr().add(at)));
             }
         }
     }
 }
 
-/// Continues the stored chains of activation rows `t .. t + T`.
+/// Calls a macro for each group of a block, with the group's number as a constant.
+macro_rules! each_part {
+    ($format:expr, $call:ident) => {
+        match $format.block_size() {
+            32 => {
+                $call!(0);
+            }
+            64 => {
+                $call!(0);
+                $call!(1);
+            }
+            _ => {
+                $call!(0);
+                $call!(1);
+                $call!(2);
+                $call!(3);
+                $call!(4);
+                $call!(5);
+                $call!(6);
+                $call!(7);
+            }
+        }
+    };
+}
+
+/// All chains of `ROWS` rows: `finish(t, sum, minimum)` for each activation row `t`.
+///
+/// # Safety
+/// As [`by_format`]; the source has `blocks` blocks, and `sums` two vectors for each activation row.
+#[inline(always)]
+unsafe fn chains<S: Simd, R: Source<S>>(
+    format: WeightFormat,
+    source: R,
+    blocks: usize,
+    inputs: &Inputs<'_>,
+    sums: &mut [f32],
+    finish: &mut impl FnMut(usize, S::F, S::F),
+) {
+    let count = inputs.activations.rows();
+    let parts = format.block_size() / GROUP;
+    // SAFETY: the caller's promise.
+    unsafe {
+        if count == 1 {
+            let (mut sum, mut minimum) = (S::splat_float(0.0), S::splat_float(0.0));
+            for block in 0..blocks {
+                source.fetch_ahead(format, block);
+                macro_rules! step {
+                    ($part:literal) => {
+                        let group = unpack::<S, R>(format, source, block, $part);
+                        let activation = inputs.group(format, 0, block * parts + $part);
+                        accumulate::<S>(format, &group, activation, &mut sum, &mut minimum);
+                    };
+                }
+                each_part!(format, step);
+            }
+            finish(0, sum, minimum);
+            return;
+        }
+        let (sums, minimums) = sums.split_at_mut(count * S::ROWS);
+        sums.fill(0.0);
+        if format.has_minimum() {
+            minimums.fill(0.0);
+        }
+        let mut tile = [tile::Group::<S>::new(); TILE_GROUPS];
+        for first in (0..blocks).step_by(TILE_GROUPS / parts) {
+            let n = (TILE_GROUPS / parts).min(blocks - first);
+            for i in 0..n {
+                source.fetch_ahead(format, first + i);
+                macro_rules! step {
+                    ($part:literal) => {
+                        tile[i * parts + $part] = unpack::<S, R>(format, source, first + i, $part);
+                    };
+                }
+                each_part!(format, step);
+            }
+            let (tile, first) = (&tile[..n * parts], first * parts);
+            let mut t = 0;
+            while t + 8 <= count && S::ROWS == 16 {
+                continue_chains::<S, 8>(format, tile, inputs, t, first, sums, minimums);
+                t += 8;
+            }
+            while t + 4 <= count {
+                continue_chains::<S, 4>(format, tile, inputs, t, first, sums, minimums);
+                t += 4;
+            }
+            while t + 2 <= count {
+                continue_chains::<S, 2>(format, tile, inputs, t, first, sums, minimums);
+                t += 2;
+            }
+            if t < count {
+                continue_chains::<S, 1>(format, tile, inputs, t, first, sums, minimums);
+            }
+        }
+        for t in 0..count {
+            let at = t * S::ROWS;
+            let minimum = if format.has_minimum() {
+                S::load_float(minimums.as_ptr().add(at))
+            } else {
+                S::splat_float(0.0)
+            };
+            finish(t, S::load_float(sums.as_ptr().add(at)), minimum);
+        }
+    }
+}
+
+/// Continues the stored chains of activation rows `t .. t + T` over a tile that begins at group `first`.
 ///
 /// # Safety
 /// As [`by_format`]; `sums` and `minimums` have `ROWS` elements for each activation row.
 #[inline(always)]
-unsafe fn step<S: Simd, const T: usize>(
+unsafe fn continue_chains<S: Simd, const T: usize>(
     format: WeightFormat,
-    tile: &Tile<S>,
-    activations: &QuantizedRows,
+    tile: &[tile::Group<S>],
+    inputs: &Inputs<'_>,
     t: usize,
     first: usize,
-    groups: usize,
     sums: &mut [f32],
     minimums: &mut [f32],
 ) {
-    let rows: [QuantizedRow<'_>; T] = std::array::from_fn(|i| activations.row(t + i));
     let sums = sums[t * S::ROWS..][..T * S::ROWS].as_mut_ptr();
     let minimums = minimums[t * S::ROWS..][..T * S::ROWS].as_mut_ptr();
     // SAFETY: the slices above are T vectors long; the rest is the caller's promise.
     unsafe {
-        let mut sum: [S::F; T] = std::array::from_fn(|i| S::load_float(sums.add(i * S::ROWS)));
-        let mut minimum: [S::F; T] = std::array::from_fn(|i| S::load_float(minimums.add(i * S::ROWS)));
-        accumulate::<S, T>(format, tile, &rows, first, groups, &mut sum, &mut minimum);
+        let load = |from: *mut f32, i: usize| {
+            if i < T { S::load_float(from.add(i * S::ROWS)) } else { S::splat_float(0.0) }
+        };
+        let mut sum: [S::F; 8] = std::array::from_fn(|i| load(sums, i));
+        let mut minimum: [S::F; 8] = std::array::from_fn(|i| load(minimums, i));
+        for (g, group) in tile.iter().enumerate() {
+            macro_rules! step {
+                ($($i:literal)*) => {
+                    $(if $i < T {
+                        let activation = inputs.group(format, t + $i, first + g);
+                        accumulate::<S>(format, group, activation, &mut sum[$i], &mut minimum[$i]);
+                    })*
+                };
+            }
+            // Written out: a loop that the compiler keeps would keep the sums in memory.
+            step!(0 1 2 3 4 5 6 7);
+        }
         for i in 0..T {
             S::store_float(sums.add(i * S::ROWS), sum[i]);
             if format.has_minimum() {

@@ -5,135 +5,15 @@ mod direct;
 mod float;
 mod fp8;
 mod integer;
+mod weights;
 
 use std::ops::Range;
 
 use crate::activation::{GROUP, QuantizedRows};
-use crate::format::WeightFormat;
-use crate::fp8::{FP8_BLOCK, Fp8Scales, ScalesMismatch};
 use crate::set::KernelSet;
 
-/// A weight matrix as it lies in a file: `rows` output features of `columns` inputs, row-major.
-#[derive(Clone, Copy, Debug)]
-pub struct WeightMatrix<'a> {
-    format: WeightFormat,
-    rows: usize,
-    columns: usize,
-    row_bytes: usize,
-    bytes: &'a [u8],
-    scale: f32,
-    scales: Option<Fp8Scales<'a>>,
-}
-
-/// The bytes given for a weight matrix do not have its shape.
-#[derive(Debug, PartialEq, Eq)]
-pub struct ShapeMismatch;
-
-impl std::fmt::Display for ShapeMismatch {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("the bytes of a weight matrix do not match its rows and columns")
-    }
-}
-
-impl std::error::Error for ShapeMismatch {}
-
-impl<'a> WeightMatrix<'a> {
-    /// A matrix over `bytes`.
-    ///
-    /// # Errors
-    /// When `bytes` are not exactly `rows` rows of `columns` elements.
-    pub fn new(
-        format: WeightFormat,
-        rows: usize,
-        columns: usize,
-        bytes: &'a [u8],
-    ) -> Result<Self, ShapeMismatch> {
-        let row_bytes = format.row_bytes(columns).ok_or(ShapeMismatch)?;
-        if row_bytes.checked_mul(rows) != Some(bytes.len()) {
-            return Err(ShapeMismatch);
-        }
-        Ok(Self { format, rows, columns, row_bytes, bytes, scale: 1.0, scales: None })
-    }
-
-    /// The same matrix with a scale of its own (NVFP4 has one), applied once to each finished output.
-    pub const fn with_scale(mut self, scale: f32) -> Self {
-        self.scale = scale;
-        self
-    }
-
-    /// The same FP8 matrix with scales for its rows or blocks.
-    ///
-    /// # Errors
-    /// When the matrix is not FP8, or when the scales are too few, too many, not finite or too large.
-    pub fn with_scales(mut self, scales: Fp8Scales<'a>) -> Result<Self, ScalesMismatch> {
-        scales.check(self.format, self.rows, self.columns)?;
-        self.scales = Some(scales);
-        Ok(self)
-    }
-
-    /// What multiplies the finished outputs of a row.
-    #[inline]
-    fn output_scale(&self, row: usize) -> f32 {
-        match self.scales {
-            Some(Fp8Scales::Rows(scales)) => scales[row] * self.scale,
-            _ => self.scale,
-        }
-    }
-
-    /// What multiplies a weight before it meets an activation.
-    #[inline]
-    fn block_scale(&self, row: usize, column: usize) -> f32 {
-        match self.scales {
-            Some(Fp8Scales::Blocks(scales)) => {
-                scales[row / FP8_BLOCK * self.columns.div_ceil(FP8_BLOCK) + column / FP8_BLOCK]
-            }
-            _ => 1.0,
-        }
-    }
-
-    /// The values of row `index` that meet activations: without what multiplies finished outputs.
-    fn weights_of_row(&self, index: usize, out: &mut [f32]) {
-        crate::format::dequantize_row(self.format, self.row(index), out);
-        if let Some(Fp8Scales::Blocks(_)) = self.scales {
-            for (block, values) in out.chunks_mut(FP8_BLOCK).enumerate() {
-                crate::vector::scale(values, self.block_scale(index, block * FP8_BLOCK));
-            }
-        }
-    }
-
-    /// Output features.
-    pub const fn rows(&self) -> usize {
-        self.rows
-    }
-
-    /// Input features.
-    pub const fn columns(&self) -> usize {
-        self.columns
-    }
-
-    /// Storage format.
-    pub const fn format(&self) -> WeightFormat {
-        self.format
-    }
-
-    /// The bytes of row `index`.
-    pub fn row(&self, index: usize) -> &'a [u8] {
-        &self.bytes[index * self.row_bytes..][..self.row_bytes]
-    }
-
-    /// Dequantizes row `index` into `out`, all scales included.
-    ///
-    /// # Panics
-    /// If `out` is not `columns` long or `index` is no row.
-    pub fn dequantize_row(&self, index: usize, out: &mut [f32]) {
-        assert_eq!(out.len(), self.columns, "a row has `columns` elements");
-        self.weights_of_row(index, out);
-        let scale = self.output_scale(index);
-        if scale != 1.0 {
-            crate::vector::scale(out, scale);
-        }
-    }
-}
+pub(crate) use ahead::prefetch;
+pub use weights::{ShapeMismatch, WeightMatrix};
 
 /// The right side of a product.
 #[derive(Clone, Copy, Debug)]
@@ -200,6 +80,10 @@ pub struct MatmulScratch {
     sums: Vec<f32>,
     panel: Vec<f32>,
     row: Vec<f32>,
+    /// For each activation row and group: what the dots of both halves begin at.
+    starts: Vec<[i32; 2]>,
+    /// For each activation row and group: the sums of the codes of both halves.
+    code_sums: Vec<[f32; 2]>,
 }
 
 /// Rows that one thread should be given a multiple of.
@@ -211,7 +95,8 @@ pub const ROW_QUANTUM: usize = 16;
 /// No other thread reads or writes the outputs of these rows during the call.
 ///
 /// # Panics
-/// If shapes disagree, or if quantized activations meet floating weights.
+/// If shapes disagree, if `rows` does not begin at a multiple of [`ROW_QUANTUM`] in a matrix of panels, or if quantized
+/// activations meet floating weights.
 pub unsafe fn matmul(
     set: KernelSet,
     weights: &WeightMatrix<'_>,
@@ -224,12 +109,13 @@ pub unsafe fn matmul(
     if rows.is_empty() || count == 0 {
         return;
     }
-    assert!(rows.end <= weights.rows, "rows outside the matrix");
-    assert!((count - 1) * output.stride + weights.rows <= output.length, "the output is too small");
+    assert!(rows.end <= weights.rows(), "rows outside the matrix");
+    assert!(!weights.in_panels() || rows.start.is_multiple_of(ROW_QUANTUM), "rows must begin with a panel");
+    assert!((count - 1) * output.stride + weights.rows() <= output.length, "the output is too small");
     match activations {
         Activations::Quantized(quantized) => {
-            assert!(!weights.format.is_float(), "floating weights meet f32 activations");
-            assert_eq!(quantized.groups(), weights.columns.div_ceil(GROUP), "columns disagree");
+            assert!(!weights.format().is_float(), "floating weights meet f32 activations");
+            assert_eq!(quantized.groups(), weights.columns().div_ceil(GROUP), "columns disagree");
             match set {
                 // SAFETY: the caller's promise about the output rows.
                 KernelSet::Scalar => unsafe { integer::scalar(weights, quantized, rows, output) },
@@ -248,7 +134,7 @@ pub unsafe fn matmul(
             }
         }
         Activations::Float { values, columns } => {
-            assert_eq!(*columns, weights.columns, "columns disagree");
+            assert_eq!(*columns, weights.columns(), "columns disagree");
             match set {
                 // SAFETY: the caller's promise about the output rows.
                 KernelSet::Scalar => unsafe { float::scalar(weights, values, rows, output, scratch) },
@@ -266,10 +152,4 @@ pub unsafe fn matmul(
             }
         }
     }
-}
-
-/// The starts of `S::ROWS` rows from `first`; rows past the end repeat the last one.
-#[inline(always)]
-fn row_pointers(weights: &WeightMatrix<'_>, first: usize) -> [*const u8; 16] {
-    std::array::from_fn(|i| weights.row((first + i).min(weights.rows - 1)).as_ptr())
 }

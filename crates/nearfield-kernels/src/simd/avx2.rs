@@ -40,6 +40,21 @@ impl<const VNNI: bool> Simd for Vector256<VNNI> {
     }
 
     #[inline(always)]
+    unsafe fn load(from: *const u8) -> __m256i {
+        unsafe { _mm256_loadu_si256(from.cast()) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_halves(from: *const u8) -> __m256 {
+        unsafe { _mm256_cvtph_ps(_mm_loadu_si128(from.cast())) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_bytes(from: *const u8) -> __m256i {
+        unsafe { _mm256_cvtepu8_epi32(_mm_loadl_epi64(from.cast())) }
+    }
+
+    #[inline(always)]
     unsafe fn splat(value: i32) -> __m256i {
         unsafe { _mm256_set1_epi32(value) }
     }

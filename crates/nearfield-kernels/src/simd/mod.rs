@@ -28,6 +28,12 @@ pub(crate) trait Simd: Copy {
 
     /// Reads 16 bytes from each row and transposes dwords: result `d` holds dword `d` of every row.
     unsafe fn load4(rows: &[*const u8; 16], offset: usize) -> [Self::I; 4];
+    /// Reads `ROWS` dwords.
+    unsafe fn load(from: *const u8) -> Self::I;
+    /// Reads `ROWS` f16.
+    unsafe fn load_halves(from: *const u8) -> Self::F;
+    /// Reads `ROWS` bytes, each into a dword of its own.
+    unsafe fn load_bytes(from: *const u8) -> Self::I;
     unsafe fn splat(value: i32) -> Self::I;
     unsafe fn and(a: Self::I, b: Self::I) -> Self::I;
     unsafe fn or(a: Self::I, b: Self::I) -> Self::I;

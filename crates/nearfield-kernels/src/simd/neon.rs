@@ -54,6 +54,24 @@ impl Simd for Neon {
     }
 
     #[inline(always)]
+    unsafe fn load(from: *const u8) -> int32x4_t {
+        unsafe { vreinterpretq_s32_u8(vld1q_u8(from)) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_halves(from: *const u8) -> float32x4_t {
+        unsafe { vcvt_f32_f16(vreinterpret_f16_u8(vld1_u8(from))) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_bytes(from: *const u8) -> int32x4_t {
+        unsafe {
+            let bytes = from.cast::<u32>().read_unaligned();
+            signed(vmovl_u16(vget_low_u16(vmovl_u8(vcreate_u8(bytes.into())))))
+        }
+    }
+
+    #[inline(always)]
     unsafe fn splat(value: i32) -> int32x4_t {
         unsafe { vdupq_n_s32(value) }
     }

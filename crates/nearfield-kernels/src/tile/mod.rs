@@ -5,29 +5,32 @@
 
 mod blocks;
 mod fp4;
+mod source;
 mod super_blocks;
 mod unpack;
 
-use crate::activation::QuantizedRow;
 use crate::format::{GroupShape, WeightFormat};
 use crate::simd::Simd;
 
+pub(crate) use source::{FileRows, PanelRows, Source};
 pub(crate) use unpack::unpack;
 
 /// Groups of 32 in a tile: one super-block of 256.
 pub(crate) const TILE_GROUPS: usize = 8;
 
-/// Up to [`TILE_GROUPS`] groups of `ROWS` rows.
-pub(crate) struct Tile<S: Simd> {
-    /// `codes[g][j]`: in each row's dword the codes of k = 32g + 4j .. 32g + 4j + 3.
-    codes: [[S::I; 8]; TILE_GROUPS],
-    scale: [[S::F; 2]; TILE_GROUPS],
-    minimum: [[S::F; 2]; TILE_GROUPS],
-    factor: [[S::I; 2]; TILE_GROUPS],
+/// A group of 32 weights of each of `ROWS` rows.
+#[derive(Clone, Copy)]
+pub(crate) struct Group<S: Simd> {
+    /// `codes[j]`: in each row's dword the codes of k = 4j .. 4j + 3.
+    pub(crate) codes: [S::I; 8],
+    /// Of each half; equal where the format has one scale for the group.
+    pub(crate) scale: [S::F; 2],
+    pub(crate) minimum: [S::F; 2],
+    pub(crate) factor: [S::I; 2],
 }
 
-impl<S: Simd> Tile<S> {
-    /// An empty tile.
+impl<S: Simd> Group<S> {
+    /// A group of zeros.
     ///
     /// # Safety
     /// The CPU has `S`'s instruction set, as in all functions here.
@@ -35,52 +38,44 @@ impl<S: Simd> Tile<S> {
     pub(crate) unsafe fn new() -> Self {
         // SAFETY: the caller's promise.
         let (zero, float) = unsafe { (S::splat(0), S::splat_float(0.0)) };
-        Self {
-            codes: [[zero; 8]; TILE_GROUPS],
-            scale: [[float; 2]; TILE_GROUPS],
-            minimum: [[float; 2]; TILE_GROUPS],
-            factor: [[zero; 2]; TILE_GROUPS],
-        }
+        Self { codes: [zero; 8], scale: [float; 2], minimum: [float; 2], factor: [zero; 2] }
     }
-}
 
-impl<S: Simd> Tile<S> {
-    /// Writes the values of the weights of `groups` groups, one vector of rows for each k: what
-    /// [`crate::format::dequantize_row`] defines, with the same roundings.
+    /// Writes the values of the weights, one vector of rows for each k: what [`crate::format::dequantize_row`] defines,
+    /// with the same roundings.
     ///
     /// # Safety
-    /// As [`Tile::new`].
+    /// As [`Group::new`].
     ///
     /// # Panics
-    /// If `panel` has not 32 vectors for each group.
+    /// If `panel` has not 32 vectors.
     #[inline(always)]
-    pub(crate) unsafe fn dequantize(&self, format: WeightFormat, groups: usize, panel: &mut [f32]) {
+    pub(crate) unsafe fn dequantize(&self, format: WeightFormat, panel: &mut [f32]) {
         let factored = format.group_shape() == Some(GroupShape::Factored);
         let offset = code_offset(format, S::UNSIGNED);
-        for (g, panel) in panel.chunks_exact_mut(32 * S::ROWS).enumerate().take(groups) {
-            for (j, quad) in self.codes[g].iter().enumerate() {
-                let half = j / 4;
-                // SAFETY: the caller's promise; a vector lies inside its slice.
-                unsafe {
-                    let mut scale = self.scale[g][half];
-                    if factored {
-                        scale = S::mul(scale, S::to_float(self.factor[g][half]));
-                    }
-                    let code_bytes = [
-                        S::shift_left::<24>(*quad),
-                        S::shift_left::<16>(*quad),
-                        S::shift_left::<8>(*quad),
-                        *quad,
-                    ];
-                    for (b, top) in code_bytes.into_iter().enumerate() {
-                        let code = if S::UNSIGNED {
-                            S::add32(S::shift_right::<24>(top), S::splat(-offset))
-                        } else {
-                            S::shift_right_signed::<24>(top)
-                        };
-                        let value = S::add(S::mul(scale, S::to_float(code)), self.minimum[g][half]);
-                        S::store_float(panel[(4 * j + b) * S::ROWS..][..S::ROWS].as_mut_ptr(), value);
-                    }
+        let panel = &mut panel[..32 * S::ROWS];
+        for (j, quad) in self.codes.iter().enumerate() {
+            let half = j / 4;
+            // SAFETY: the caller's promise; a vector lies inside its slice.
+            unsafe {
+                let mut scale = self.scale[half];
+                if factored {
+                    scale = S::mul(scale, S::to_float(self.factor[half]));
+                }
+                let code_bytes = [
+                    S::shift_left::<24>(*quad),
+                    S::shift_left::<16>(*quad),
+                    S::shift_left::<8>(*quad),
+                    *quad,
+                ];
+                for (b, top) in code_bytes.into_iter().enumerate() {
+                    let code = if S::UNSIGNED {
+                        S::add32(S::shift_right::<24>(top), S::splat(-offset))
+                    } else {
+                        S::shift_right_signed::<24>(top)
+                    };
+                    let value = S::add(S::mul(scale, S::to_float(code)), self.minimum[half]);
+                    S::store_float(panel[(4 * j + b) * S::ROWS..][..S::ROWS].as_mut_ptr(), value);
                 }
             }
         }
@@ -88,7 +83,7 @@ impl<S: Simd> Tile<S> {
 }
 
 /// What unpacking leaves added to the signed codes of `format`.
-const fn code_offset(format: WeightFormat, unsigned: bool) -> i32 {
+pub(crate) const fn code_offset(format: WeightFormat, unsigned: bool) -> i32 {
     if !unsigned {
         return 0;
     }
@@ -125,66 +120,68 @@ unsafe fn codes_from<S: Simd>(natural: S::I, offset: u8) -> S::I {
     unsafe { if S::UNSIGNED || offset == 0 { natural } else { S::sub8(natural, S::splat(bytes(offset))) } }
 }
 
-/// Continues the chains of `T` activation rows over `groups` groups of a tile: `sums[t]` by the dots, `minimums[t]` by
-/// the weights' minimums.
+/// What a product needs of one group of one activation row.
+#[derive(Clone, Copy)]
+pub(crate) struct GroupActivation<'a> {
+    /// 32 codes.
+    pub(crate) codes: &'a [i8; 32],
+    pub(crate) scale: f32,
+    /// What the dots of both halves begin at: minus the format's code offset times the sum of the half's codes. With
+    /// one scale for the group, the first is that of the whole.
+    pub(crate) start: [i32; 2],
+    /// Sums of the codes of both halves, or of the whole as `start`; read where the format has minimums.
+    pub(crate) sums: [f32; 2],
+}
+
+/// One group's step of `ROWS` chains: `sum` by the dot, `minimum` by the weights' minimums.
 ///
 /// # Safety
-/// As [`Tile::new`]; the activation rows have at least `first + groups` groups.
+/// As [`Group::new`].
 #[inline(always)]
-pub(crate) unsafe fn accumulate<S: Simd, const T: usize>(
+pub(crate) unsafe fn accumulate<S: Simd>(
     format: WeightFormat,
-    tile: &Tile<S>,
-    activations: &[QuantizedRow<'_>; T],
-    first: usize,
-    groups: usize,
-    sums: &mut [S::F; T],
-    minimums: &mut [S::F; T],
+    group: &Group<S>,
+    activation: GroupActivation<'_>,
+    sum: &mut S::F,
+    minimum: &mut S::F,
 ) {
-    let offset = code_offset(format, S::UNSIGNED);
     let shape = format.group_shape().unwrap_or(GroupShape::Whole);
-    let with_minimum = format.has_minimum();
-    for g in 0..groups {
-        for t in 0..T {
-            // SAFETY: the caller promises the groups; a group has 32 codes.
-            unsafe {
-                let a = activations[t].codes.as_ptr().add(32 * (first + g)).cast::<[u8; 4]>();
-                let scale = *activations[t].scales.get_unchecked(first + g);
-                let [low_sum, high_sum] = *activations[t].sums.get_unchecked(first + g);
-                let codes = &tile.codes[g];
-                let mut low = S::splat(-offset * low_sum);
-                let mut high = S::splat(-offset * high_sum);
-                for j in 0..4 {
-                    low = S::dot4(low, codes[j], i32::from_ne_bytes(a.add(j).read()));
-                    high = S::dot4(high, codes[4 + j], i32::from_ne_bytes(a.add(4 + j).read()));
-                }
-                let scale = S::splat_float(scale);
-                match shape {
-                    GroupShape::Whole => {
-                        let dot = S::to_float(S::add32(low, high));
-                        sums[t] = S::fma(dot, S::mul(tile.scale[g][0], scale), sums[t]);
-                    }
-                    GroupShape::Factored => {
-                        let dot =
-                            S::add32(S::mul32(low, tile.factor[g][0]), S::mul32(high, tile.factor[g][1]));
-                        sums[t] = S::fma(S::to_float(dot), S::mul(tile.scale[g][0], scale), sums[t]);
-                    }
-                    GroupShape::Halves => {
-                        sums[t] = S::fma(S::to_float(low), S::mul(tile.scale[g][0], scale), sums[t]);
-                        sums[t] = S::fma(S::to_float(high), S::mul(tile.scale[g][1], scale), sums[t]);
-                    }
-                }
-                if with_minimum {
-                    let minimum = &tile.minimum[g];
-                    if shape == GroupShape::Halves {
-                        let low = S::splat_float(low_sum as f32);
-                        let high = S::splat_float(high_sum as f32);
-                        minimums[t] = S::fma(low, S::mul(minimum[0], scale), minimums[t]);
-                        minimums[t] = S::fma(high, S::mul(minimum[1], scale), minimums[t]);
-                    } else {
-                        let sum = S::splat_float((low_sum + high_sum) as f32);
-                        minimums[t] = S::fma(sum, S::mul(minimum[0], scale), minimums[t]);
-                    }
-                }
+    let (quads, _) = activation.codes.as_chunks::<4>();
+    let quad = |j: usize| i32::from_ne_bytes(quads[j].map(|code| code as u8));
+    // SAFETY: the caller's promise.
+    unsafe {
+        let scale = S::splat_float(activation.scale);
+        if shape == GroupShape::Whole {
+            // Two dots, so that the sums do not wait for each other; integers add in any order.
+            let mut low = S::splat(activation.start[0]);
+            let mut high = S::splat(0);
+            for j in 0..4 {
+                low = S::dot4(low, group.codes[j], quad(j));
+                high = S::dot4(high, group.codes[4 + j], quad(4 + j));
+            }
+            let dot = S::to_float(S::add32(low, high));
+            *sum = S::fma(dot, S::mul(group.scale[0], scale), *sum);
+        } else {
+            let (mut low, mut high) = (S::splat(activation.start[0]), S::splat(activation.start[1]));
+            for j in 0..4 {
+                low = S::dot4(low, group.codes[j], quad(j));
+                high = S::dot4(high, group.codes[4 + j], quad(4 + j));
+            }
+            if shape == GroupShape::Factored {
+                let dot = S::add32(S::mul32(low, group.factor[0]), S::mul32(high, group.factor[1]));
+                *sum = S::fma(S::to_float(dot), S::mul(group.scale[0], scale), *sum);
+            } else {
+                *sum = S::fma(S::to_float(low), S::mul(group.scale[0], scale), *sum);
+                *sum = S::fma(S::to_float(high), S::mul(group.scale[1], scale), *sum);
+            }
+        }
+        if format.has_minimum() {
+            let [low, high] = activation.sums;
+            if shape == GroupShape::Halves {
+                *minimum = S::fma(S::splat_float(low), S::mul(group.minimum[0], scale), *minimum);
+                *minimum = S::fma(S::splat_float(high), S::mul(group.minimum[1], scale), *minimum);
+            } else {
+                *minimum = S::fma(S::splat_float(low), S::mul(group.minimum[0], scale), *minimum);
             }
         }
     }

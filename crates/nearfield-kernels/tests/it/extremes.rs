@@ -131,7 +131,7 @@ fn extreme_magnitudes_are_taken_alike() {
             }
         }
         for scale in [f32::MAX, f32::MIN_POSITIVE, -0.0] {
-            equal_on_every_set("matrix scale", &weights.with_scale(scale), &values, false);
+            equal_on_every_set("matrix scale", &weights.clone().with_scale(scale), &values, false);
         }
     }
 }

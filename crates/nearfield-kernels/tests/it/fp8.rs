@@ -40,9 +40,9 @@ fn every_set_equals_the_definition_with_every_kind_of_scales() {
         let grid = rows.div_ceil(128) * columns.div_ceil(128);
         let for_blocks: Vec<f32> = (0..grid).map(|_| scale(&mut random)).collect();
         let matrices = [
-            plain.with_scale(scale(&mut random)),
-            plain.with_scales(Fp8Scales::Rows(&for_rows)).unwrap(),
-            plain.with_scales(Fp8Scales::Blocks(&for_blocks)).unwrap(),
+            plain.clone().with_scale(scale(&mut random)),
+            plain.clone().with_scales(Fp8Scales::Rows(&for_rows)).unwrap(),
+            plain.clone().with_scales(Fp8Scales::Blocks(&for_blocks)).unwrap(),
         ];
         let values: Vec<f32> = (0..count * columns).map(|_| random.unit() * 3.0).collect();
         for (kind, weights) in matrices.iter().enumerate() {
@@ -71,11 +71,11 @@ fn scales_enter_where_the_text_says() {
             (e4m3_to_f32(bytes[row * columns + k]) * scale(k)).mul_add(values[k], sum)
         })
     };
-    let blocks = plain.with_scales(Fp8Scales::Blocks(&scales[..6])).unwrap();
+    let blocks = plain.clone().with_scales(Fp8Scales::Blocks(&scales[..6])).unwrap();
     let wanted: Vec<u32> =
         (0..rows).map(|row| chain(row, &|k| scales[row / 128 * 3 + k / 128]).to_bits()).collect();
     assert_eq!(product(KernelSet::Scalar, &blocks, &values, false, 1), wanted);
-    let by_row = plain.with_scales(Fp8Scales::Rows(&scales[..rows])).unwrap();
+    let by_row = plain.clone().with_scales(Fp8Scales::Rows(&scales[..rows])).unwrap();
     let wanted: Vec<u32> = (0..rows).map(|row| (chain(row, &|_| 1.0) * scales[row]).to_bits()).collect();
     assert_eq!(product(KernelSet::Scalar, &by_row, &values, false, 1), wanted);
 
@@ -100,7 +100,7 @@ fn extreme_scales_keep_the_bits_and_unusable_ones_are_refused() {
     let plain = WeightMatrix::new(WeightFormat::F8E4M3, rows, columns, &bytes).unwrap();
     for scale in [f32::MAX / 448.0, f32::MIN_POSITIVE, f32::from_bits(1), f32::from_bits(0x0040_1234), 0.0] {
         let scales = [scale, -scale];
-        let weights = plain.with_scales(Fp8Scales::Blocks(&scales)).unwrap();
+        let weights = plain.clone().with_scales(Fp8Scales::Blocks(&scales)).unwrap();
         for magnitude in [1.0, 1e-30, 1e30] {
             let values: Vec<f32> = (0..2 * columns).map(|_| random.unit() * magnitude).collect();
             let wanted = product(KernelSet::Scalar, &weights, &values, false, 1);
@@ -110,7 +110,7 @@ fn extreme_scales_keep_the_bits_and_unusable_ones_are_refused() {
             }
         }
     }
-    let error = plain.with_scales(Fp8Scales::Blocks(&[1.0, f32::NAN])).unwrap_err();
+    let error = plain.clone().with_scales(Fp8Scales::Blocks(&[1.0, f32::NAN])).unwrap_err();
     assert!(matches!(error, ScalesMismatch::Value { index: 1, .. }), "{error}");
-    assert!(plain.with_scales(Fp8Scales::Rows(&[1.0])).is_err());
+    assert!(plain.clone().with_scales(Fp8Scales::Rows(&[1.0])).is_err());
 }

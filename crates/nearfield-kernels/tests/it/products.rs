@@ -1,6 +1,6 @@
 use nearfield_kernels::{
     Activations, KernelSet, MatmulScratch, Output, QuantizedRows, ThreadPool, WeightFormat, WeightMatrix,
-    dequantize_row, matmul,
+    dequantize_row, matmul, pack,
 };
 
 /// A small generator, so that failures repeat.
@@ -87,23 +87,62 @@ pub(crate) fn product(
     out.iter().map(|value| if value.is_nan() { u32::MAX } else { value.to_bits() }).collect()
 }
 
+/// The same matrix in panels, where its format has them.
+fn packed<'a>(weights: &WeightMatrix<'a>) -> WeightMatrix<'a> {
+    let mut panels = weights.clone();
+    pack(&mut [&mut panels], &mut ThreadPool::new(2).unwrap(), &mut || {}).unwrap();
+    panels
+}
+
+#[test]
+fn rows_come_back_from_panels_and_equal_bytes_are_packed_once() {
+    let mut random = Random(3);
+    for format in WeightFormat::ALL.into_iter().filter(|format| !format.is_float()) {
+        let (rows, columns) = (70, 512);
+        let bytes = random_weights(format, rows, columns, &mut random);
+        let weights = WeightMatrix::new(format, rows, columns, &bytes).unwrap();
+        let (mut first, mut second) = (weights.clone(), weights.clone());
+        let mut pool = ThreadPool::new(3).unwrap();
+        let mut rounds = 0;
+        let taken = pack(&mut [&mut first, &mut second], &mut pool, &mut || rounds += 1).unwrap();
+        assert_eq!(taken, first.packed_bytes().unwrap().next_multiple_of(64), "{}", format.name());
+        assert_eq!(rounds, 1);
+        for panels in [first, second] {
+            let (mut got, mut wanted) = (vec![0.0; columns], vec![0.0; columns]);
+            for row in 0..rows {
+                assert_eq!(panels.row(row), weights.row(row), "{} row {row}", format.name());
+                panels.dequantize_row(row, &mut got);
+                weights.dequantize_row(row, &mut wanted);
+                assert_eq!(got, wanted);
+            }
+        }
+    }
+}
+
 #[test]
 fn every_set_equals_the_definition() {
     let mut random = Random(1);
     for format in WeightFormat::ALL {
         let block = format.block_size().max(32);
-        for (rows, blocks, count) in [(1, 1, 1), (16, 2, 1), (37, 3, 1), (19, 5, 7), (48, 9, 4), (5, 17, 2)] {
+        for (rows, blocks, count) in
+            [(1, 1, 1), (16, 2, 1), (37, 3, 1), (19, 5, 7), (48, 9, 4), (5, 17, 2), (33, 2, 15)]
+        {
             let columns = block * blocks;
             let bytes = random_weights(format, rows, columns, &mut random);
             let weights = WeightMatrix::new(format, rows, columns, &bytes).unwrap();
             let mut values: Vec<f32> = (0..count * columns).map(|_| random.unit() * 3.0).collect();
             values[columns / 2] *= 1e4;
+            let panels = packed(&weights);
+            assert_eq!(panels.in_panels(), !format.is_float(), "{}", format.name());
             for exact in [false, true] {
                 let wanted = product(KernelSet::Scalar, &weights, &values, exact, 1);
                 for set in KernelSet::available() {
                     for threads in [1, 2] {
                         let got = product(set, &weights, &values, exact, threads);
                         assert_eq!(got, wanted, "{} on {} exact {exact}", format.name(), set.name());
+                        let got = product(set, &panels, &values, exact, threads);
+                        let name = format.name();
+                        assert_eq!(got, wanted, "{name} in panels on {} exact {exact}", set.name());
                     }
                 }
                 // A row alone gives what it gives among others.
@@ -157,7 +196,7 @@ fn the_definition_is_close_to_plain_arithmetic() {
         let got = product(KernelSet::Scalar, &weights, &values, false, 1);
         let mut row = vec![0.0; columns];
         for (r, bits) in got.iter().enumerate() {
-            dequantize_row(format, weights.row(r), &mut row);
+            dequantize_row(format, &weights.row(r), &mut row);
             let terms: Vec<f64> =
                 row.iter().zip(&values).map(|(w, x)| f64::from(*w) * f64::from(*x)).collect();
             let wanted: f64 = terms.iter().sum();

@@ -39,6 +39,11 @@ pub struct Gguf {
 }
 
 impl Gguf {
+    /// See [`crate::Model::release_pages`].
+    pub(crate) fn release_pages(&self) {
+        self.parts.iter().for_each(MappedFile::release_pages);
+    }
+
     /// Maps and checks a file. For a split model `path` may be any of its parts; the others are found beside it.
     pub fn open(path: &Path) -> Result<Self, ModelError> {
         split::open(path)

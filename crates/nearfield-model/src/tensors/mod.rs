@@ -247,6 +247,14 @@ impl Tensors {
         self.entries.iter().map(|(role, entry)| (*role, entry.bytes()))
     }
 
+    /// See [`crate::Model::release_pages`].
+    pub(crate) fn release_pages(&self) {
+        match &self.source {
+            Source::Gguf(file) => file.release_pages(),
+            Source::Checkpoint(checkpoint) => checkpoint.release_pages(),
+        }
+    }
+
     /// Bytes of all tensors that the model uses; a tied head counts once.
     pub fn total_bytes(&self) -> u64 {
         self.entries.values().map(Entry::bytes).sum()
