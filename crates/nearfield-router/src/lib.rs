@@ -7,6 +7,7 @@ mod decision;
 mod fallback;
 mod outgoing;
 mod policy;
+pub mod route;
 pub mod rules;
 
 pub use decision::{BackendFacts, Decision, Refusal, RequestFacts, decide, permitted};

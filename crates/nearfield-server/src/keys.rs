@@ -313,10 +313,15 @@ fn hash(key: &str) -> [u8; 32] {
     bytes
 }
 
-fn random_hex<const N: usize>() -> Result<String, KeyError> {
+/// Random bytes of the system's generator.
+pub fn random_bytes<const N: usize>() -> Result<[u8; N], KeyError> {
     let mut bytes = [0; N];
     rand::fill(&mut bytes).map_err(|_| KeyError::Random)?;
-    Ok(hex(&bytes))
+    Ok(bytes)
+}
+
+fn random_hex<const N: usize>() -> Result<String, KeyError> {
+    Ok(hex(&random_bytes::<N>()?))
 }
 
 fn hex(bytes: &[u8]) -> String {

@@ -12,14 +12,16 @@ use nearfield_server::local::{LocalBackend, LocalOptions, Prepared};
 use nearfield_store::Ledger;
 
 use crate::app::App;
-use crate::config::{Config, LOCAL_BACKEND};
+use crate::config::{Config, LOCAL_BACKEND, RulesFile};
 use crate::failure::Interrupted;
+use crate::reload;
 
 /// The gateway, and what has to be closed behind it.
 pub(crate) struct Opened {
     pub(crate) gateway: Arc<Gateway>,
     pub(crate) local: Option<Arc<LocalBackend>>,
     ledger: Ledger,
+    rules: Option<RulesFile>,
 }
 
 impl Opened {
@@ -40,7 +42,7 @@ impl Opened {
         }
         for section in &config.backends {
             // A backend that the policy forbids is not set up: its key need not be here.
-            if config.policy.mode != PolicyMode::LocalOnly {
+            if config.rules.is_some() || config.policy.mode != PolicyMode::LocalOnly {
                 backends.push(ConfiguredBackend {
                     backend: Arc::new(section.build()?),
                     models: section.models(),
@@ -48,6 +50,7 @@ impl Opened {
                 });
             }
         }
+        let rules = config.rules;
         let ledger = app.ledger().await?;
         let gateway = Gateway::new(GatewayOptions {
             backends,
@@ -58,7 +61,18 @@ impl Opened {
             reference: config.reference,
             cache_domains: config.cache_domains,
         })?;
-        Ok(Self { gateway: Arc::new(gateway), local, ledger })
+        let gateway = match &rules {
+            None => gateway,
+            Some(file) => {
+                let (folder, hash) = (app.data_folder(), file.rules.hash());
+                let old = reload::last_hash(folder);
+                if old.as_deref() != Some(hash.as_str()) {
+                    reload::record(folder, "start", old.as_deref(), &hash)?;
+                }
+                gateway.with_rules(file.rules.clone(), reload::hash_key(folder)?)?
+            }
+        };
+        Ok(Self { gateway: Arc::new(gateway), local, ledger, rules })
     }
 
     /// Loads the model that is on this machine, so that its load is not part of an answer's time. `None` when the answer
@@ -73,6 +87,14 @@ impl Opened {
         tokio::select! {
             prepared = local.prepare(&installed.name) => Ok(prepared.ok()),
             () = stop => Err(Interrupted("").into()),
+        }
+    }
+
+    /// Has the policy file read again whenever the process or the data folder is told to.
+    pub(crate) fn watch_rules(&self, app: &App) -> Result<()> {
+        match &self.rules {
+            None => Ok(()),
+            Some(file) => reload::watch(app.data_folder().to_owned(), file.clone(), &self.gateway),
         }
     }
 
@@ -106,7 +128,7 @@ pub(crate) async fn local_model(
     if !answers_here(config) {
         return Ok(None);
     }
-    let elsewhere = config.policy.mode == PolicyMode::PreferLocal
+    let elsewhere = (config.rules.is_some() || config.policy.mode == PolicyMode::PreferLocal)
         && config
             .backends
             .iter()

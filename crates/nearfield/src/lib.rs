@@ -16,6 +16,7 @@ mod gateway;
 mod logging;
 mod output;
 mod prompt;
+mod reload;
 mod signals;
 mod suggest;
 

@@ -253,6 +253,9 @@ fn cloud_objection(rules: &Rules, rule: &Rule, backend: &BackendFacts, facts: &F
     if facts.terms.and_then(|terms| terms.class).is_none() {
         return Some("the key declares no class, so its requests stay on this machine".to_owned());
     }
+    if facts.dollars_left.is_none() && facts.terms.is_some_and(|terms| terms.dollars_per_month.is_some()) {
+        return Some("the key has a limit of money, and what is left of it is not known".to_owned());
+    }
     if facts.dollars_left.is_some_and(|left| left <= 0.0) {
         return Some("the key's money for this month is spent".to_owned());
     }

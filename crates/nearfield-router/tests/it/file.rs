@@ -33,6 +33,9 @@ backends = ["local", "hospital"]
 [key.desk]
 purpose = "support"
 class = "internal"
+
+[key.metered]
+class = "internal"
 dollars_per_month = 50
 
 [key.loose]
@@ -149,8 +152,14 @@ dollars_left = 20
 expect = ["eu", "local"]
 
 [[example]]
+name = "nobody knows what is left"
+key = "metered"
+text = "Prove it."
+expect = ["local"]
+
+[[example]]
 name = "the month is spent"
-key = "desk"
+key = "metered"
 text = "Prove it."
 complexity = 0.9
 dollars_left = 0
@@ -209,7 +218,7 @@ fn rules() -> Rules {
 fn examples_come_out_as_expected() {
     let examples: Examples = toml::from_str(EXAMPLES).unwrap();
     let outcomes = check_examples(&rules(), &backends(), &examples).unwrap();
-    assert_eq!(outcomes.len(), 15);
+    assert_eq!(outcomes.len(), 16);
     for outcome in outcomes {
         let steps: Vec<String> = outcome.verdict.steps.iter().map(ToString::to_string).collect();
         assert!(

@@ -8,8 +8,10 @@ mod keys;
 mod ledger;
 mod list;
 mod options;
+mod policy;
 mod pull;
 mod rm;
+mod route;
 mod run;
 mod serve;
 mod show;
@@ -74,6 +76,8 @@ enum Command {
     Fit(fit::FitCommand),
     Bench(bench::BenchCommand),
     Eval(eval::EvalCommand),
+    Policy(policy::PolicyCommand),
+    Route(route::RouteCommand),
     Keys(keys::KeysCommand),
     Ledger(ledger::LedgerCommand),
 }
@@ -99,6 +103,8 @@ impl Command {
             Self::Fit(command) => command.run(app),
             Self::Bench(command) => Box::pin(command.run(app)).await,
             Self::Eval(command) => Box::pin(command.run(app)).await,
+            Self::Policy(command) => command.run(app),
+            Self::Route(command) => command.run(app),
             Self::Keys(command) => command.run(app),
             Self::Ledger(command) => Box::pin(command.run(app)).await,
         }

@@ -117,12 +117,16 @@ impl ServeCommand {
         let shutdown = Shutdown::new();
         shutdown.on_signals().context("cannot listen for signals")?;
         let server = Server::bind(options).await?;
-        let policy = config.policy.mode.to_string();
+        let policy = match &config.rules {
+            None => config.policy.mode.to_string(),
+            Some(file) => format!("{} ({})", file.path().display(), file.rules.hash()),
+        };
         let opened = Box::pin(Opened::new(app, config, hub, engine, false)).await?;
         if let Err(error) = self.preload(&opened).await {
             opened.close().await?;
             return Err(error);
         }
+        opened.watch_rules(app)?;
         self.announce(&server, &keys, &policy)?;
         let gateway = std::sync::Arc::clone(&opened.gateway);
         let served = Box::pin(server.run(gateway, keys, shutdown)).await;

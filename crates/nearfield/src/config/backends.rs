@@ -35,6 +35,17 @@ impl BackendConfig {
         self.settings.served_models()
     }
 
+    /// Where its requests go, for the policy's lint.
+    pub(super) fn endpoint(&self) -> nearfield_router::rules::Endpoint {
+        let mut models = self.settings.served_models().unwrap_or_default();
+        models.extend(self.settings.model_map.values().cloned());
+        nearfield_router::rules::Endpoint {
+            name: self.name.clone(),
+            url: self.settings.base_url.clone(),
+            models,
+        }
+    }
+
     /// The provider's name in the price table.
     pub(crate) fn price_provider(&self) -> Option<String> {
         self.settings.prices.clone()

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use jiff::civil::Date;
 use nearfield_engine::{Arithmetic, KeyValueType, Speculation};
-use nearfield_router::Policy;
+use nearfield_router::{Policy, PolicyMode};
 use nearfield_store::Tariff;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
@@ -19,7 +19,7 @@ use super::sizes::{Bytes, PrefixCache};
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct FileConfig {
-    pub(super) policy: Policy,
+    pub(super) policy: PolicySection,
     pub(super) local: LocalSection,
     pub(super) server: ServerSection,
     pub(super) cost: CostSection,
@@ -27,6 +27,27 @@ pub(super) struct FileConfig {
     #[serde(rename = "backend")]
     _backend: Option<IgnoredAny>,
     pub(super) prices: BTreeMap<String, PriceSection>,
+}
+
+/// `[policy]`: a mode, or a policy file.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct PolicySection {
+    mode: Option<PolicyMode>,
+    cloud: Vec<String>,
+    /// The policy file; with it there is no mode.
+    file: Option<PathBuf>,
+}
+
+impl PolicySection {
+    /// The mode, and the policy file as a path from `folder`.
+    pub(super) fn split(self, folder: &Path) -> Result<(Policy, Option<PathBuf>), &'static str> {
+        let Self { mode, cloud, file } = self;
+        if file.is_some() && (mode.is_some() || !cloud.is_empty()) {
+            return Err("`policy.file` takes the place of `mode` and `cloud`; remove those or it");
+        }
+        Ok((Policy { mode: mode.unwrap_or_default(), cloud }, file.map(|file| folder.join(file))))
+    }
 }
 
 /// `[local]`: this machine's engine.

@@ -4,6 +4,7 @@
 mod backends;
 mod error;
 mod file;
+mod rules;
 mod sizes;
 
 use std::fs;
@@ -25,6 +26,7 @@ pub(crate) use error::ConfigError;
 use error::Source;
 pub(crate) use file::{ArithmeticName, KeyValueName, LocalSection, ServerSection, SpeculationName};
 use file::{FileConfig, price_table};
+pub(crate) use rules::RulesFile;
 pub(crate) use sizes::PrefixCache;
 
 /// The environment variable that names the file.
@@ -37,6 +39,8 @@ const MAX_BYTES: u64 = 1 << 20;
 pub(crate) struct Config {
     /// Where requests may go.
     pub(crate) policy: Policy,
+    /// The policy file that decides in its place.
+    pub(crate) rules: Option<RulesFile>,
     /// The local engine.
     pub(crate) local: LocalSection,
     /// The server.
@@ -76,8 +80,10 @@ impl Config {
         let file =
             FileConfig::deserialize(Deserializer::from(tree)).map_err(|error| source.explain(&error))?;
         let folder = path.parent().unwrap_or(Path::new(""));
+        let (policy, rules_path) =
+            file.policy.split(folder).map_err(|problem| source.whole(problem.to_owned()))?;
         let mut config = Self {
-            policy: file.policy,
+            policy,
             local: file.local,
             server: file.server.relative_to(folder),
             tariff: file.cost.tariff(),
@@ -87,6 +93,7 @@ impl Config {
         let joined = std::mem::take(&mut config.local.cache_domains);
         config.cache_domains = CacheDomains::new(joined).map_err(|error| source.whole(error.to_string()))?;
         config.policy.check(&config.facts()).map_err(|error| source.whole(error.to_string()))?;
+        config.rules = rules_path.map(|path| RulesFile::load(path, &config)).transpose()?;
         config.prices = Prices::built_in().map_err(|error| source.whole(error.to_string()))?;
         let own = Prices::from_toml(&price_table(&file.prices));
         config.prices.extend(own.map_err(|error| source.whole(error.to_string()))?);
@@ -103,7 +110,7 @@ impl Config {
     }
 
     /// What the policy has to know of the configured backends.
-    fn facts(&self) -> Vec<BackendFacts> {
+    pub(crate) fn facts(&self) -> Vec<BackendFacts> {
         let cloud = self.backends.iter().map(|backend| BackendFacts {
             name: backend.name.clone(),
             locality: Locality::Cloud,

@@ -1,0 +1,173 @@
+//! A running server's policy file, read again when it is told to: by SIGHUP, or by `nearfield policy reload`, which
+//! leaves a mark in the data folder. Every change leaves a line in an append-only record.
+
+use std::fs::{self, OpenOptions};
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use anyhow::{Context as _, Result};
+use jiff::Timestamp;
+use nearfield_privacy::HashKey;
+use nearfield_server::gateway::Gateway;
+use serde_json::json;
+
+use crate::config::RulesFile;
+
+/// The mark of `nearfield policy reload`.
+const MARK: &str = "policy.reload";
+/// The record of changes.
+const RECORD: &str = "policy-changes.jsonl";
+/// The key of pseudonyms.
+const HASH_KEY: &str = "policy.key";
+/// How often the mark is looked for.
+const PERIOD: Duration = Duration::from_millis(500);
+
+/// Asks the server of a data folder to read its policy file again.
+pub(crate) fn ask(folder: &Path) -> Result<()> {
+    let path = folder.join(MARK);
+    let text = Timestamp::now().to_string();
+    fs::create_dir_all(folder)
+        .and_then(|()| fs::write(&path, text))
+        .with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// The key of pseudonyms: made once, readable by its owner only.
+pub(crate) fn hash_key(folder: &Path) -> Result<HashKey> {
+    let path = folder.join(HASH_KEY);
+    let read = || -> Result<Option<HashKey>> {
+        match fs::read(&path) {
+            Ok(bytes) => {
+                let bytes: [u8; 32] = bytes.try_into().ok().with_context(|| {
+                    format!(
+                        "{} does not hold 32 bytes; restore it, or delete it to lose all pseudonyms",
+                        path.display()
+                    )
+                })?;
+                Ok(Some(HashKey::new(bytes)))
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
+        }
+    };
+    if let Some(key) = read()? {
+        return Ok(key);
+    }
+    fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    let bytes = nearfield_server::keys::random_bytes()?;
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    match options.open(&path).and_then(|mut file| file.write_all(&bytes).and_then(|()| file.sync_all())) {
+        Ok(()) => Ok(HashKey::new(bytes)),
+        // Another process made it in between.
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
+            read()?.with_context(|| format!("cannot read {}", path.display()))
+        }
+        Err(error) => Err(error).with_context(|| format!("cannot write {}", path.display())),
+    }
+}
+
+/// Adds a line to the record of changes: when, by what, which hash before and after.
+pub(crate) fn record(folder: &Path, actor: &str, old: Option<&str>, new: &str) -> Result<()> {
+    let path = folder.join(RECORD);
+    let line = json!({ "time": Timestamp::now().to_string(), "actor": actor, "old": old, "new": new });
+    let mut options = OpenOptions::new();
+    options.append(true).create(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let mut file = options.open(&path).with_context(|| format!("cannot open {}", path.display()))?;
+    // One write for one line, so that lines of two processes do not mix.
+    file.write_all(format!("{line}\n").as_bytes()).with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// The hash that the record names last.
+pub(crate) fn last_hash(folder: &Path) -> Option<String> {
+    let text = fs::read_to_string(folder.join(RECORD)).ok()?;
+    let value: serde_json::Value = serde_json::from_str(text.lines().last()?).ok()?;
+    value.get("new")?.as_str().map(str::to_owned)
+}
+
+/// Watches for SIGHUP and for the mark, as long as the gateway lives.
+pub(crate) fn watch(folder: PathBuf, file: RulesFile, gateway: &Arc<Gateway>) -> Result<()> {
+    let weak = Arc::downgrade(gateway);
+    let mark = folder.join(MARK);
+    let mut seen = stamp(&mark);
+    #[cfg(unix)]
+    let mut hangup = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup())
+        .context("cannot listen for SIGHUP")?;
+    tokio::spawn(async move {
+        let mut period = tokio::time::interval(PERIOD);
+        loop {
+            #[cfg(unix)]
+            let actor = tokio::select! {
+                _ = hangup.recv() => Some("SIGHUP"),
+                _ = period.tick() => None,
+            };
+            #[cfg(not(unix))]
+            let actor = {
+                period.tick().await;
+                None
+            };
+            let Some(gateway) = weak.upgrade() else { return };
+            let now = stamp(&mark);
+            let marked = (now != seen).then_some("nearfield policy reload");
+            seen = now;
+            if let Some(actor) = actor.or(marked) {
+                put_in_force(&folder, &file, &gateway, actor);
+            }
+        }
+    });
+    Ok(())
+}
+
+fn stamp(mark: &Path) -> Option<(SystemTime, u64)> {
+    let metadata = fs::metadata(mark).ok()?;
+    Some((metadata.modified().ok()?, metadata.len()))
+}
+
+/// Reads the file and puts it in force; what cannot be used leaves the old policy, one line in the log, and a count.
+fn put_in_force(folder: &Path, file: &RulesFile, gateway: &Gateway, actor: &str) {
+    let rules = match file.read_again() {
+        Ok(rules) => rules,
+        Err(error) => {
+            gateway.rules_unreadable();
+            tracing::error!(%error, "the policy file cannot be used; the old policy stays in force");
+            return;
+        }
+    };
+    match gateway.replace_rules(rules) {
+        Ok(change) => {
+            tracing::info!(old = change.old, new = change.new, actor, "the policy file was read again");
+            if change.old != change.new
+                && let Err(error) = record(folder, actor, Some(&change.old), &change.new)
+            {
+                tracing::error!(%error, "the change of the policy could not be recorded");
+            }
+        }
+        Err(error) => {
+            tracing::error!(%error, "the policy file cannot be used; the old policy stays in force");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_key_is_made_once_and_changes_leave_lines() {
+        let folder = tempfile::tempdir().unwrap();
+        let own = hash_key(folder.path()).unwrap().pseudonym("EMAIL", "a@b.org");
+        assert_eq!(hash_key(folder.path()).unwrap().pseudonym("EMAIL", "a@b.org"), own);
+        fs::write(folder.path().join(HASH_KEY), "short").unwrap();
+        assert!(hash_key(folder.path()).unwrap_err().to_string().contains("32 bytes"));
+        assert_eq!(last_hash(folder.path()), None);
+        record(folder.path(), "start", None, "a1").unwrap();
+        record(folder.path(), "SIGHUP", Some("a1"), "b2").unwrap();
+        assert_eq!(last_hash(folder.path()).as_deref(), Some("b2"));
+        assert_eq!(fs::read_to_string(folder.path().join(RECORD)).unwrap().lines().count(), 2);
+    }
+}
