@@ -12,4 +12,5 @@ mod prefix;
 mod same_bytes;
 mod sessions;
 mod support;
+mod traps;
 mod version;

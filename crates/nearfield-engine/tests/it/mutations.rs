@@ -13,13 +13,13 @@ use crate::parity::{TOLERANCE, difference};
 use crate::support::{FIXTURES, Reference, folder};
 
 /// A checkpoint that can be changed before it is opened.
-struct Checkpoint {
-    config: Value,
+pub(crate) struct Checkpoint {
+    pub(crate) config: Value,
     tensors: Vec<PlainTensor>,
 }
 
 impl Checkpoint {
-    fn of(name: &str) -> Self {
+    pub(crate) fn of(name: &str) -> Self {
         let folder = folder(name);
         Self {
             config: serde_json::from_slice(&std::fs::read(folder.join("config.json")).unwrap()).unwrap(),
@@ -28,7 +28,7 @@ impl Checkpoint {
     }
 
     /// The settings of the text model.
-    fn text(&mut self) -> &mut Value {
+    pub(crate) fn text(&mut self) -> &mut Value {
         if self.config.get("text_config").is_some() {
             &mut self.config["text_config"]
         } else {
@@ -36,7 +36,7 @@ impl Checkpoint {
         }
     }
 
-    fn size(&mut self, key: &str, default: u64) -> usize {
+    pub(crate) fn size(&mut self, key: &str, default: u64) -> usize {
         self.text().get(key).and_then(Value::as_u64).unwrap_or(default) as usize
     }
 
@@ -45,12 +45,27 @@ impl Checkpoint {
         self.size("head_dim", share as u64)
     }
 
-    fn tensor(&mut self, name: &str) -> &mut PlainTensor {
+    pub(crate) fn tensor(&mut self, name: &str) -> &mut PlainTensor {
         self.tensors.iter_mut().find(|tensor| tensor.name.ends_with(name)).unwrap()
     }
 
+    /// Cuts the inner width of every feed-forward block to this one.
+    pub(crate) fn narrow_feed_forward(&mut self, width: usize) {
+        for tensor in self.tensors.iter_mut().filter(|tensor| tensor.name.contains(".mlp.")) {
+            let columns = tensor.shape[1];
+            if tensor.name.contains("down_proj") {
+                let rows = tensor.values.chunks_exact(columns);
+                tensor.values = rows.flat_map(|row| row[..width].to_vec()).collect();
+                tensor.shape[1] = width;
+            } else {
+                tensor.values.truncate(width * columns);
+                tensor.shape[0] = width;
+            }
+        }
+    }
+
     /// Writes it as a checkpoint in `f32` and opens that.
-    fn open(&self) -> Model {
+    pub(crate) fn open(&self) -> Model {
         let folder = tempfile::tempdir().unwrap();
         let bytes: HashMap<&str, Vec<u8>> = self
             .tensors
@@ -71,12 +86,12 @@ impl Checkpoint {
     }
 }
 
-fn off(model: &Model, name: &str) -> f32 {
+pub(crate) fn off(model: &Model, name: &str) -> f32 {
     difference(model, &Reference::of(name), &[100])
 }
 
 /// Asserts that the check fails for a checkpoint changed like this.
-fn must_fail(name: &str, what: &str, change: impl FnOnce(&mut Checkpoint)) {
+pub(crate) fn must_fail(name: &str, what: &str, change: impl FnOnce(&mut Checkpoint)) {
     let mut checkpoint = Checkpoint::of(name);
     change(&mut checkpoint);
     let off = off(&checkpoint.open(), name);
@@ -92,7 +107,7 @@ fn an_unchanged_copy_passes() {
 }
 
 /// Names of the text model's tensors that end with one of these.
-fn names(name: &str, ends: &[&str]) -> Vec<String> {
+pub(crate) fn names(name: &str, ends: &[&str]) -> Vec<String> {
     let tensors = Checkpoint::of(name).tensors.into_iter().map(|tensor| tensor.name);
     tensors
         .filter(|name| {

@@ -64,6 +64,15 @@ pub struct Skipped {
     pub bytes: u64,
 }
 
+impl std::fmt::Display for Skipped {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { what, tensors, bytes } = self;
+        let plural = if *tensors == 1 { "tensor" } else { "tensors" };
+        let size = *bytes as f64 / 1e6;
+        write!(formatter, "{what} not used ({tensors} {plural}, {size:.1} MB): only text is computed")
+    }
+}
+
 #[derive(Debug)]
 enum Source {
     Gguf(Gguf),

@@ -234,4 +234,6 @@ fn towers_and_cache_scales_are_skipped_and_counted() {
             part("vision tower", 3, 40),
         ]
     );
+    let line = part("vision tower", 3, 1_200_000).to_string();
+    assert!(line.contains("vision tower") && line.contains("3 tensors, 1.2 MB") && line.contains("text"));
 }

@@ -39,6 +39,10 @@ impl Models {
         let Installed { name, path, bytes, .. } = installed;
         tracing::info!(model = name, bytes, "loading a model");
         let (model, text) = open(&path)?;
+        let skipped: Vec<String> = model.tensors().skipped().iter().map(ToString::to_string).collect();
+        if !skipped.is_empty() {
+            tracing::warn!(model = name, "{}", skipped.join("; "));
+        }
         let vocabulary = model.architecture().vocabulary_size;
         let unknown =
             (text.tokenizer().vocabulary_size()..vocabulary).filter_map(|id| u32::try_from(id).ok());
