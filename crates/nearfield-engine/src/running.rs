@@ -111,6 +111,11 @@ impl Running {
         }
     }
 
+    /// Choices of which a token of the answer is fed in the coming step.
+    pub(crate) fn answers(&self) -> usize {
+        self.choices.iter().filter(|choice| choice.rows > 0 && choice.is_decoding(&self.request)).count()
+    }
+
     /// Rows of the prompt in the coming step.
     pub(crate) fn rows_read(&self) -> usize {
         let reading = self.choices.iter().filter(|choice| choice.prompt_left(&self.request) > 0);

@@ -107,6 +107,7 @@ impl<'a> Scheduler<'a> {
         }
         let rows = rows + self.speculator.deal(&mut self.running, rows, self.rows.saturating_sub(rows));
         let read: usize = self.running.iter().map(Running::rows_read).sum();
+        let answers = self.running.iter().map(Running::answers).sum();
         self.count(rows);
         let begun = Instant::now();
         self.compute()?;
@@ -118,7 +119,7 @@ impl<'a> Scheduler<'a> {
         if read == 0 {
             self.speculator.took(rows, taken.as_secs_f64());
         }
-        self.pace.took(rows - read, read, taken.as_secs_f64());
+        self.pace.took(answers, read, taken.as_secs_f64());
         self.remove_finished();
         self.foretell();
         Ok(rows)
