@@ -6,12 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use nearfield_api::openai::{ChunkDecoder, decode_reply, decode_stream_error};
-use nearfield_api::sse::{self, SseError, SseEvent};
-use nearfield_api::{Error, ErrorKind, Event, EventStream, Request};
+use nearfield_api::bedrock::EventStreamDecoder;
+use nearfield_api::sse::{self, SseEvent};
+use nearfield_api::{AnswerDecoder, Dialect, Error, ErrorKind, Event, EventStream, Request};
 use reqwest::Response;
 use reqwest::header::CONTENT_TYPE;
-use serde_json::Value;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::client;
@@ -33,7 +32,7 @@ pub(crate) struct Answer {
     /// `None` once there is nothing more to read.
     response: Option<Response>,
     form: Form,
-    decoder: ChunkDecoder,
+    decoder: Box<dyn AnswerDecoder>,
     ready: VecDeque<Event>,
     /// Comes after what is ready.
     failure: Option<Error>,
@@ -48,8 +47,10 @@ pub(crate) struct Answer {
 enum Form {
     /// Server-sent events; `None` once the decoder has been used up.
     Events(Option<sse::Decoder>),
+    /// The binary framing of AWS's streams.
+    Messages(Option<EventStreamDecoder>),
     /// One body for the request, from a backend that does not stream.
-    Whole { body: Vec<u8>, request: Box<Request>, model: String },
+    Whole { body: Vec<u8>, request: Box<Request>, model: String, dialect: Dialect },
 }
 
 impl Answer {
@@ -57,16 +58,22 @@ impl Answer {
     pub(crate) fn new(
         upstream: Arc<Upstream>,
         response: Response,
+        dialect: Dialect,
         request: Request,
         model: String,
         sent: Instant,
     ) -> Result<Self, Error> {
-        let decoder = ChunkDecoder::new(&request, &model);
+        let decoder = dialect.decoder(&request, &model);
         let (first_token, silence) =
             (sent + upstream.timeouts.first_token, Instant::now() + upstream.timeouts.idle);
         let unfinished = request.choices;
         let form = match media_type(&response).as_deref() {
-            Some("application/json") => Form::Whole { body: Vec::new(), request: Box::new(request), model },
+            Some("application/json") => {
+                Form::Whole { body: Vec::new(), request: Box::new(request), model, dialect }
+            }
+            Some("application/vnd.amazon.eventstream") => {
+                Form::Messages(Some(EventStreamDecoder::new(LARGEST_EVENT)))
+            }
             // Some servers do not say, or say that it is just text or bytes.
             None | Some("text/event-stream" | "text/plain" | "application/octet-stream") => {
                 Form::Events(Some(sse::Decoder::new(LARGEST_EVENT)))
@@ -189,24 +196,24 @@ impl Answer {
         if !self.has_token() {
             self.is_alive();
         }
-        let frames = match &mut self.form {
+        let mut events = Vec::new();
+        let framed = match &mut self.form {
             Form::Whole { body, .. } => {
                 body.extend_from_slice(bytes);
                 self.is_alive();
                 return Ok(());
             }
-            Form::Events(None) => return Ok(()),
-            Form::Events(Some(frames)) => frames,
+            Form::Events(None) | Form::Messages(None) => return Ok(()),
+            Form::Events(Some(frames)) => frames.push(bytes, &mut events).map_err(unreadable),
+            Form::Messages(Some(frames)) => frames.push(bytes, &mut events).map_err(unreadable),
         };
-        let mut events = Vec::new();
-        let framed = frames.push(bytes, &mut events);
         if !events.is_empty() {
             self.is_alive();
         }
         for event in events {
             self.event(&event)?;
         }
-        framed.map_err(unreadable)
+        framed
     }
 
     /// A sign of life: the next may take as long again, or, after the last choice's end, a moment.
@@ -217,12 +224,8 @@ impl Answer {
     }
 
     fn event(&mut self, event: &SseEvent) -> Result<(), Error> {
-        if event.event.as_deref() == Some("error") && !self.decoder.is_done() {
-            let said = serde_json::from_str(&event.data).unwrap_or_else(|_| Value::from(event.data.as_str()));
-            return Err(decode_stream_error(&said));
-        }
         let mut events = Vec::new();
-        let result = self.decoder.push(&event.data, &mut events);
+        let result = self.decoder.push(event, &mut events);
         self.hand_out(events);
         result
     }
@@ -241,9 +244,14 @@ impl Answer {
         self.response = None;
         let mut events = Vec::new();
         let result = match &mut self.form {
-            Form::Whole { body, request, model } => {
+            Form::Whole { body, request, model, dialect } => {
                 let body = std::mem::take(body);
-                decode_reply(&body, request, model).map(|whole| events = whole)
+                dialect.decode_reply(&body, request, model).map(|whole| events = whole)
+            }
+            Form::Messages(frames) => {
+                // A message that was cut is no end; what came before it decides.
+                frames.take().map_or(Ok(()), EventStreamDecoder::finish).map_err(unreadable)?;
+                self.decoder.finish(&mut events)
             }
             Form::Events(frames) => {
                 let last = frames.take().map_or(Ok(None), sse::Decoder::finish).map_err(unreadable)?;
@@ -281,7 +289,7 @@ async fn receive(response: Option<&mut Response>) -> Result<Option<Bytes>, reqwe
     }
 }
 
-fn unreadable(error: SseError) -> Error {
+fn unreadable(error: impl std::fmt::Display) -> Error {
     Error::new(ErrorKind::Upstream, format!("The backend's answer cannot be read: {error}."))
 }
 

@@ -4,9 +4,10 @@ use std::error::Error as _;
 use std::time::Duration;
 
 use nearfield_api::{Error, ErrorKind};
-use reqwest::{Certificate, Client, redirect};
+use reqwest::{Certificate, Client, Proxy, redirect};
 
-use crate::{OpenAiCompatibleOptions, ProviderError};
+use crate::ProviderError;
+use crate::connection::Connection;
 
 /// Shorter than the 60 s after which common load balancers close a connection, since a request that meets the close
 /// half way fails.
@@ -15,9 +16,9 @@ const LONGEST_IDLE_CONNECTION: Duration = Duration::from_secs(55);
 const PING_INTERVAL: Duration = Duration::from_secs(30);
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// A client that follows no redirect and repeats nothing. Proxies come from the environment (`HTTPS_PROXY`,
-/// `NO_PROXY` and so on); this machine is never reached through one.
-pub(crate) fn build(options: &OpenAiCompatibleOptions, loopback: bool) -> Result<Client, ProviderError> {
+/// A client that follows no redirect and repeats nothing. The environment's proxies are ignored: only a proxy that the
+/// backend names is used, and this machine is never reached through one.
+pub(crate) fn build(options: &Connection, loopback: bool) -> Result<Client, ProviderError> {
     let mut builder = Client::builder()
         .user_agent(concat!("nearfield/", env!("CARGO_PKG_VERSION")))
         .redirect(redirect::Policy::none())
@@ -28,8 +29,14 @@ pub(crate) fn build(options: &OpenAiCompatibleOptions, loopback: bool) -> Result
         .tcp_keepalive(PING_INTERVAL)
         .http2_keep_alive_interval(PING_INTERVAL)
         .http2_keep_alive_timeout(PING_TIMEOUT);
-    if loopback {
-        builder = builder.no_proxy();
+    builder = builder.no_proxy();
+    if let Some(proxy) = options.proxy.as_ref().filter(|_| !loopback) {
+        let proxy = Proxy::all(proxy).map_err(|error| ProviderError::Setting {
+            backend: options.name.clone(),
+            setting: "proxy",
+            reason: format!("is no address of a proxy ({}); it looks like http://host:3128", deepest(&error)),
+        })?;
+        builder = builder.proxy(proxy);
     }
     if options.certificates.is_some() {
         builder = builder.tls_certs_only(certificates(options)?);
@@ -40,7 +47,7 @@ pub(crate) fn build(options: &OpenAiCompatibleOptions, loopback: bool) -> Result
 }
 
 /// The authorities of the configured PEM file.
-fn certificates(options: &OpenAiCompatibleOptions) -> Result<Vec<Certificate>, ProviderError> {
+fn certificates(options: &Connection) -> Result<Vec<Certificate>, ProviderError> {
     let path = options.certificates.clone().unwrap_or_default();
     let unusable = |reason: String| ProviderError::Certificates {
         backend: options.name.clone(),
@@ -64,7 +71,7 @@ pub(crate) fn transport_error(error: &reqwest::Error, timeouts: &crate::Timeouts
         );
     }
     let what = if error.is_connect() {
-        "The backend cannot be reached; check its base URL, the network and the proxy settings"
+        "The backend cannot be reached; check its base URL, the network and its `proxy`"
     } else if error.is_request() {
         "The backend's connection broke before it answered"
     } else {

@@ -42,6 +42,8 @@ pub struct OpenAiCompatibleConfig {
     /// Allows plain http to other machines.
     #[serde(default)]
     pub allow_plaintext: bool,
+    /// A proxy to go through; the environment's are ignored.
+    pub proxy: Option<String>,
     /// See [`Timeouts::connect`].
     pub connect_timeout_seconds: Option<u64>,
     /// See [`Timeouts::first_byte`].
@@ -90,6 +92,7 @@ impl OpenAiCompatibleConfig {
             max_tokens_field: self.max_tokens_field.into(),
             certificates: self.certificates.as_ref().map(|path| folder.join(path)),
             allow_plaintext: self.allow_plaintext,
+            proxy: self.proxy.clone(),
             timeouts: Timeouts {
                 connect: seconds(self.connect_timeout_seconds, otherwise.connect),
                 first_byte: seconds(self.first_byte_timeout_seconds, otherwise.first_byte),

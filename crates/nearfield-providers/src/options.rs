@@ -52,6 +52,8 @@ pub struct OpenAiCompatibleOptions {
     pub certificates: Option<PathBuf>,
     /// Allows plain http to other machines.
     pub allow_plaintext: bool,
+    /// A proxy to go through; the environment's are ignored.
+    pub proxy: Option<String>,
     /// How long to wait for what.
     pub timeouts: Timeouts,
 }
@@ -68,6 +70,7 @@ impl OpenAiCompatibleOptions {
             max_tokens_field: MaxTokensField::default(),
             certificates: None,
             allow_plaintext: false,
+            proxy: None,
             timeouts: Timeouts::default(),
         }
     }

@@ -25,6 +25,21 @@ impl Secret {
         Self(text.into())
     }
 
+    /// The text itself, for what is made from it.
+    pub(crate) fn expose(&self) -> &str {
+        &self.0
+    }
+
+    /// The value of a header that holds nothing but the secret; `None` when it is empty or holds what no header may.
+    pub(crate) fn header(&self) -> Option<HeaderValue> {
+        if self.0.is_empty() || !self.0.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return None;
+        }
+        let mut header = HeaderValue::from_str(&self.0).ok()?;
+        header.set_sensitive(true);
+        Some(header)
+    }
+
     /// The value of an `Authorization` header; `None` when the secret is empty or holds what no token may.
     pub(crate) fn bearer(&self) -> Option<HeaderValue> {
         if self.0.is_empty() || !self.0.bytes().all(|byte| byte.is_ascii_graphic()) {
@@ -156,6 +171,25 @@ impl SecretRef {
     /// # Errors
     /// [`SecretError`] when this is no reference, or where it leads there is no key.
     pub fn resolve(&self) -> Result<Secret, SecretError> {
+        self.fetch(single_line)
+    }
+
+    /// Fetches a secret that may have several lines, such as a key file of a service account.
+    ///
+    /// # Errors
+    /// As [`SecretRef::resolve`].
+    pub fn resolve_text(&self) -> Result<Secret, SecretError> {
+        self.fetch(|text, origin| {
+            if text.trim().is_empty() { Err(unusable(origin, "is empty")) } else { Ok(Secret::new(text)) }
+        })
+    }
+
+    /// Whether this is no reference, but most likely the key itself.
+    pub fn is_literal(&self) -> bool {
+        self.0 == Origin::Unusable
+    }
+
+    fn fetch(&self, read: impl Fn(&str, &str) -> Result<Secret, SecretError>) -> Result<Secret, SecretError> {
         match &self.0 {
             Origin::Unusable => Err(SecretError::Literal),
             Origin::Environment(name) => {
@@ -163,9 +197,9 @@ impl SecretRef {
                 let value = std::env::var_os(name).filter(|value| !value.is_empty()).ok_or_else(not_set)?;
                 let origin = format!("the environment variable {name}");
                 let text = value.to_str().ok_or_else(|| unusable(&origin, "is not valid UTF-8"))?;
-                single_line(text, &origin)
+                read(text, &origin)
             }
-            Origin::File(path) => read_file(path),
+            Origin::File(path) => read_file(path, read),
         }
     }
 }
@@ -176,7 +210,10 @@ fn is_variable(name: &str) -> bool {
         && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
 }
 
-fn read_file(path: &Path) -> Result<Secret, SecretError> {
+fn read_file(
+    path: &Path,
+    read: impl Fn(&str, &str) -> Result<Secret, SecretError>,
+) -> Result<Secret, SecretError> {
     let unreadable = |source| SecretError::Unreadable { path: path.to_owned(), source };
     let origin = format!("the file {}", path.display());
     let file = File::open(path).map_err(unreadable)?;
@@ -191,7 +228,7 @@ fn read_file(path: &Path) -> Result<Secret, SecretError> {
         return Err(unusable(&origin, "is too large to be a key"));
     }
     let text = std::str::from_utf8(&bytes).map_err(|_| unusable(&origin, "is not valid UTF-8"))?;
-    single_line(text, &origin)
+    read(text, &origin)
 }
 
 #[cfg(unix)]

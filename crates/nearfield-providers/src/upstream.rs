@@ -5,12 +5,14 @@ use std::time::{Duration, SystemTime};
 
 use nearfield_api::openai::{decode_error, parse_retry_after};
 use nearfield_api::{Error, ErrorKind};
-use reqwest::header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use reqwest::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_TYPE, RETRY_AFTER};
 use reqwest::{Client, RequestBuilder, Response, StatusCode};
 use tokio::time::{Instant, timeout, timeout_at};
 
+use crate::auth::Auth;
 use crate::base_url::BaseUrl;
-use crate::{OpenAiCompatibleOptions, ProviderError, Secret, SecretError, Timeouts, client};
+use crate::connection::Connection;
+use crate::{ProviderError, Timeouts, client};
 
 /// An error body is read so far and no further.
 const LARGEST_ERROR_BODY: usize = 64 * 1024;
@@ -23,8 +25,7 @@ pub(crate) struct Upstream {
     pub(crate) name: String,
     pub(crate) timeouts: Timeouts,
     base_url: BaseUrl,
-    key: Option<Secret>,
-    authorization: Option<HeaderValue>,
+    auth: Auth,
     client: Client,
 }
 
@@ -36,47 +37,44 @@ impl fmt::Debug for Upstream {
 }
 
 impl Upstream {
-    pub(crate) fn new(options: &OpenAiCompatibleOptions) -> Result<Self, ProviderError> {
-        let name = options.name.clone();
-        let base_url = BaseUrl::parse(&options.base_url, options.allow_plaintext)
+    pub(crate) fn new(connection: &Connection) -> Result<Self, ProviderError> {
+        let name = connection.name.clone();
+        let base_url = BaseUrl::parse(&connection.base_url, connection.allow_plaintext)
             .map_err(|reason| ProviderError::BaseUrl { backend: name.clone(), reason })?;
-        let unusable = || ProviderError::Key {
-            backend: name.clone(),
-            source: SecretError::Unusable {
-                origin: "the key".to_owned(),
-                reason: "is empty or holds characters that an HTTP header does not carry: only letters, digits and punctuation of ASCII",
-            },
-        };
-        let authorization = match &options.key {
-            Some(key) => Some(key.bearer().ok_or_else(unusable)?),
-            None => None,
-        };
-        let client = client::build(options, base_url.is_loopback())?;
-        Ok(Self {
-            name,
-            timeouts: options.timeouts,
-            base_url,
-            key: options.key.clone(),
-            authorization,
-            client,
-        })
+        let client = client::build(connection, base_url.is_loopback())?;
+        Ok(Self { name, timeouts: connection.timeouts, base_url, auth: connection.auth.clone(), client })
     }
 
-    /// Posts a JSON body and returns the reply when its status is 200.
-    pub(crate) async fn post(&self, path: &str, body: String) -> Result<Response, Error> {
-        let request = self
-            .client
-            .post(self.base_url.join(path))
-            .header(ACCEPT, "text/event-stream, application/json")
-            .header(CONTENT_TYPE, "application/json")
-            .body(body);
+    /// Posts a JSON body and returns the reply when its status is 200. The headers are these, those that show who
+    /// sends, and no others: nothing of the caller's own request is passed on.
+    pub(crate) async fn post(
+        &self,
+        path: &str,
+        body: String,
+        headers: &[(&'static str, &'static str)],
+    ) -> Result<Response, Error> {
+        let mut request =
+            self.client.post(self.base_url.join(path)).header(CONTENT_TYPE, "application/json").body(body);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
         self.send(request, self.timeouts.first_byte).await
     }
 
     /// Gets a JSON document of at most `limit` bytes.
-    pub(crate) async fn get(&self, path: &str, limit: usize, wait: Duration) -> Result<Vec<u8>, Error> {
+    pub(crate) async fn get(
+        &self,
+        path: &str,
+        limit: usize,
+        wait: Duration,
+        headers: &[(&'static str, &'static str)],
+    ) -> Result<Vec<u8>, Error> {
         let deadline = Instant::now() + wait;
-        let request = self.client.get(self.base_url.join(path)).header(ACCEPT, "application/json");
+        let mut request = self.client.get(self.base_url.join(path));
+        for (name, value) in headers.iter().filter(|(name, _)| *name != "accept") {
+            request = request.header(*name, *value);
+        }
+        request = request.header(ACCEPT, "application/json");
         let mut response = self.send(request, wait).await?;
         let mut body = Vec::new();
         loop {
@@ -95,17 +93,17 @@ impl Upstream {
 
     /// Sends a request, once more when no connection comes about, and returns a reply with status 200.
     async fn send(&self, request: RequestBuilder, wait: Duration) -> Result<Response, Error> {
-        let mut request = request.header(ACCEPT_ENCODING, "identity");
-        if let Some(authorization) = &self.authorization {
-            request = request.header(AUTHORIZATION, authorization.clone());
-        }
+        let unsent = |error: &reqwest::Error| self.error(client::transport_error(error, &self.timeouts));
+        let mut request =
+            request.header(ACCEPT_ENCODING, "identity").build().map_err(|error| unsent(&error))?;
+        self.auth.put(&mut request, &self.client).await.map_err(|error| self.error(error))?;
         let again = request.try_clone();
         let sent = timeout(wait, async {
-            match (request.send().await, again) {
+            match (self.client.execute(request).await, again) {
                 (Err(error), Some(again)) if client::is_worth_repeating(&error) => {
                     tracing::debug!(backend = self.name, "no connection; trying once more");
                     tokio::time::sleep(PAUSE).await;
-                    again.send().await
+                    self.client.execute(again).await
                 }
                 (result, _) => result,
             }
@@ -139,10 +137,7 @@ impl Upstream {
 
     /// An error as it may be shown: without the key, and with the backend's name.
     pub(crate) fn error(&self, error: Error) -> Error {
-        let mut error = match &self.key {
-            Some(key) => key.conceal(error),
-            None => error,
-        };
+        let mut error = self.auth.conceal(error);
         // The codecs do not know the name and write "The backend ...".
         if let Some(rest) = error.message.strip_prefix("The backend") {
             error.message = format!("The backend `{}`{rest}", self.name);

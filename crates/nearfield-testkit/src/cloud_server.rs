@@ -316,12 +316,13 @@ async fn until_gone(stream: &mut TcpStream) -> io::Result<()> {
 fn good_answer(request: &CloudRequest) -> Script {
     let body = request.json();
     let chat = match (request.method.as_str(), request.target.as_str()) {
-        ("POST", "/v1/chat/completions") => true,
+        ("POST", "/v1/chat/completions") if is_plain(&body) => true,
         ("POST", "/v1/completions") => false,
         ("GET", "/v1/models") => {
             let list: Vec<_> = MODELS.iter().map(|id| json!({"id": id, "object": "model"})).collect();
             return Script::json(200, &json!({"object": "list", "data": list}));
         }
+        _ if let Some(script) = crate::cloud_dialects::answer(request) => return script,
         _ => return Script::answer(404, &[("Content-Type", "text/plain")], "no such route"),
     };
     let choice = |text: &str, reason: Option<&str>, part: &str| {
@@ -345,6 +346,16 @@ fn good_answer(request: &CloudRequest) -> Script {
         .event(&usage(TOKENS.0, TOKENS.1))
         .event("[DONE]")
         .end()
+}
+
+/// A chat that asks for nothing but text, or one that no codec reads: answered in the simplest form.
+fn is_plain(body: &Value) -> bool {
+    let model = body["model"].as_str().unwrap_or_default();
+    let special = ["tools", "response_format", "reasoning_effort"].iter().any(|name| !body[*name].is_null());
+    let pictures = body["messages"].to_string().contains("image_url");
+    let results = body["messages"].to_string().contains("tool_call_id");
+    let words = ["no-such-model", "overloaded", "refuses"].iter().any(|word| model.contains(word));
+    !(special || pictures || results || words)
 }
 
 fn head<'a>(status: u16, headers: impl Iterator<Item = (&'a str, &'a str)>) -> Vec<u8> {

@@ -44,7 +44,7 @@ impl Opened {
             // A backend that the policy forbids is not set up: its key need not be here.
             if config.rules.is_some() || config.policy.mode != PolicyMode::LocalOnly {
                 backends.push(ConfiguredBackend {
-                    backend: Arc::new(section.build()?),
+                    backend: section.build()?,
                     models: section.models(),
                     price_provider: section.price_provider(),
                 });

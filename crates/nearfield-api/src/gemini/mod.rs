@@ -11,6 +11,7 @@
 
 mod decode_request;
 mod encode_request;
+mod models;
 mod parts;
 mod reply;
 mod settings;
@@ -19,6 +20,7 @@ mod usage;
 
 pub use decode_request::decode_request;
 pub use encode_request::encode_request;
+pub use models::decode_models;
 pub use reply::decode_reply;
 pub use stream::StreamDecoder;
 pub(crate) use usage::decode as decode_usage;

@@ -33,7 +33,8 @@ pub(crate) fn decode(value: &Value) -> Option<Usage> {
             image_input: prompt_of("IMAGE").saturating_add(prompt_of("DOCUMENT")),
             video_input: prompt_of("VIDEO"),
             audio_cached: of("cacheTokensDetails", "AUDIO"),
-            image_cached: of("cacheTokensDetails", "IMAGE").saturating_add(of("cacheTokensDetails", "DOCUMENT")),
+            image_cached: of("cacheTokensDetails", "IMAGE")
+                .saturating_add(of("cacheTokensDetails", "DOCUMENT")),
             tool_input: tools,
             audio_output: of("candidatesTokensDetails", "AUDIO"),
             image_output: of("candidatesTokensDetails", "IMAGE"),

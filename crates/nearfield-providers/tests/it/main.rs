@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on should say so at once")]
 
 mod answers;
+mod conformance;
 mod connections;
 mod faults;
 mod models;

@@ -2,8 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
+use std::sync::Arc;
+
+use nearfield_api::Backend;
 use nearfield_providers::{
-    OpenAiCompatible, OpenAiCompatibleConfig, OpenAiCompatibleOptions, ProviderError, SecretError,
+    CloudConfig, CloudKind, OpenAiCompatible, OpenAiCompatibleConfig, ProviderError, SecretError,
 };
 use serde::Deserialize as _;
 use toml::Spanned;
@@ -17,13 +20,28 @@ pub(crate) const LOCAL_BACKEND: &str = "local";
 /// The longest name of a backend.
 const MAX_NAME: usize = 64;
 /// The values of `kind`.
-const KINDS: [&str; 1] = ["openai-compatible"];
+const KINDS: [&str; 6] = [
+    COMPATIBLE,
+    CloudKind::OpenAi.as_str(),
+    CloudKind::Anthropic.as_str(),
+    CloudKind::Gemini.as_str(),
+    CloudKind::Vertex.as_str(),
+    CloudKind::Bedrock.as_str(),
+];
+const COMPATIBLE: &str = "openai-compatible";
+
+/// The settings of a backend, by its kind.
+#[derive(Clone, Debug)]
+enum Settings {
+    Compatible(OpenAiCompatibleConfig),
+    Cloud(CloudKind, Box<CloudConfig>),
+}
 
 /// A cloud backend of the configuration.
 #[derive(Clone, Debug)]
 pub(crate) struct BackendConfig {
     pub(crate) name: String,
-    settings: OpenAiCompatibleConfig,
+    settings: Settings,
     /// The configuration file and the line where the section begins, for errors that come later.
     path: PathBuf,
     line: usize,
@@ -32,7 +50,10 @@ pub(crate) struct BackendConfig {
 impl BackendConfig {
     /// The models that it may be asked for; `None` for any.
     pub(crate) fn models(&self) -> Option<Vec<String>> {
-        self.settings.served_models()
+        match &self.settings {
+            Settings::Compatible(settings) => settings.served_models(),
+            Settings::Cloud(_, settings) => settings.served_models(),
+        }
     }
 
     /// Where its requests go, for the policy's lint.
@@ -48,16 +69,39 @@ impl BackendConfig {
 
     /// The provider's name in the price table.
     pub(crate) fn price_provider(&self) -> Option<String> {
-        self.settings.prices.clone()
+        match &self.settings {
+            Settings::Compatible(settings) => settings.prices.clone(),
+            Settings::Cloud(_, settings) => settings.prices.clone(),
+        }
     }
 
     /// The backend itself, with its key fetched.
-    pub(crate) fn build(&self) -> Result<OpenAiCompatible, ConfigError> {
-        self.options().and_then(OpenAiCompatible::new).map_err(|error| self.wrong(&error))
+    pub(crate) fn build(&self) -> Result<Arc<dyn Backend>, ConfigError> {
+        let built: Result<Arc<dyn Backend>, ProviderError> = match &self.settings {
+            Settings::Compatible(settings) => {
+                let options = settings.options(&self.name, self.folder());
+                options.and_then(OpenAiCompatible::new).map(|backend| Arc::new(backend) as _)
+            }
+            Settings::Cloud(kind, settings) => {
+                settings.build(*kind, &self.name, self.folder()).map(|backend| Arc::new(backend) as _)
+            }
+        };
+        built.map_err(|error| self.wrong(&error))
     }
 
-    fn options(&self) -> Result<OpenAiCompatibleOptions, ProviderError> {
-        self.settings.options(&self.name, self.path.parent().unwrap_or(Path::new("")))
+    fn folder(&self) -> &Path {
+        self.path.parent().unwrap_or(Path::new(""))
+    }
+
+    /// The error for a key that stands in the file itself.
+    fn literal_key(&self) -> Option<ProviderError> {
+        let literal = || ProviderError::Key { backend: self.name.clone(), source: SecretError::Literal };
+        match &self.settings {
+            Settings::Compatible(settings) => {
+                settings.key.as_ref().is_some_and(nearfield_providers::SecretRef::is_literal).then(literal)
+            }
+            Settings::Cloud(_, settings) => settings.holds_a_literal_key().then(literal),
+        }
     }
 
     fn wrong(&self, error: &ProviderError) -> ConfigError {
@@ -98,8 +142,15 @@ fn read(
         return Err(source.at(kind.span().start, problem));
     }
     let key = settings.get("key").map_or(start, |key| key.span().start);
-    let settings = OpenAiCompatibleConfig::deserialize(ValueDeserializer::from(section))
-        .map_err(|error| source.explain(&error).or_at(source, start))?;
+    let cloud = CloudKind::ALL.into_iter().find(|kind| kind.as_str() == known);
+    let section = ValueDeserializer::from(section);
+    let settings = match cloud {
+        None => OpenAiCompatibleConfig::deserialize(section).map(Settings::Compatible),
+        Some(kind) => {
+            CloudConfig::deserialize(section).map(|settings| Settings::Cloud(kind, Box::new(settings)))
+        }
+    };
+    let settings = settings.map_err(|error| source.explain(&error).or_at(source, start))?;
     let backend = BackendConfig {
         name: name.get_ref().to_string(),
         settings,
@@ -108,11 +159,9 @@ fn read(
     };
     // A key that stands in the file is an error whether or not this backend will be asked; a variable that is not set
     // only matters when it is.
-    match backend.options() {
-        Err(error @ ProviderError::Key { source: SecretError::Literal, .. }) => {
-            Err(source.at(key, error.to_string()))
-        }
-        _ => Ok(backend),
+    match backend.literal_key() {
+        Some(error) => Err(source.at(key, error.to_string())),
+        None => Ok(backend),
     }
 }
 

@@ -1,0 +1,533 @@
+//! One suite for all providers: each answers the same request in its own dialect, streaming and not, and what comes out
+//! is the same.
+
+use std::path::Path;
+
+use aws_lc_rs::encoding::AsDer as _;
+use aws_lc_rs::rsa::{KeyPair, KeySize};
+use aws_lc_rs::signature::{KeyPair as _, RSA_PKCS1_2048_8192_SHA256, UnparsedPublicKey};
+use nearfield_api::{
+    Backend as _, Content, Dialect, Error, ErrorKind, Event, FinishReason, Function, JsonSchema, Media,
+    MediaSource, Message, OutputFormat, Part, Prompt, Reasoning, Request, Role, Tool, ToolCall, ToolChoice,
+    ToolResult,
+};
+use nearfield_providers::{Cloud, CloudConfig, CloudKind};
+use nearfield_testkit::cloud_dialects::{ACCESS_TOKEN, ARGUMENTS, SIGNATURE, THOUGHT};
+use nearfield_testkit::cloud_server::{CloudRequest, CloudServer, Script};
+use serde_json::{Value, json};
+
+use crate::support::{KEY, drain, text};
+
+/// A provider, as its section of the configuration has it.
+struct Provider {
+    name: &'static str,
+    kind: CloudKind,
+    section: String,
+    dialect: Dialect,
+}
+
+struct Setup {
+    server: CloudServer,
+    folder: tempfile::TempDir,
+    public_key: Vec<u8>,
+}
+
+impl Setup {
+    async fn new() -> Self {
+        let server = CloudServer::start().await.unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
+        write("key", KEY);
+        write("id", "AKIDEXAMPLE");
+        let key = KeyPair::generate(KeySize::Rsa2048).unwrap();
+        let der = key.as_der().unwrap();
+        let account = json!({"type": "service_account", "client_email": "robot@example.iam", "private_key_id": "k1",
+            "private_key": format!("-----BEGIN PRIVATE KEY-----\n{}\n-----END PRIVATE KEY-----\n", base64(der.as_ref())),
+            "token_uri": format!("http://{}/token", server.address())});
+        write("account.json", &account.to_string());
+        Self { server, folder, public_key: key.public_key().as_ref().to_vec() }
+    }
+
+    fn providers(&self, whole: bool) -> Vec<Provider> {
+        let root = format!("http://{}", self.server.address());
+        let all = |name, kind, dialect, url: &str, rest: &str| Provider {
+            name,
+            kind,
+            dialect,
+            section: format!("base_url = \"{root}{url}\"\nwhole_answers = {whole}\n{rest}"),
+        };
+        let key = "key = \"file:key\"";
+        let aws = "region = \"us-east-1\"\naccess_key_id = \"file:id\"\nsecret_access_key = \"file:key\"";
+        let vertex = "project = \"p-1\"\nlocation = \"europe-west4\"\n";
+        vec![
+            all("openai responses", CloudKind::OpenAi, Dialect::OpenAiResponses, "/v1", key),
+            all(
+                "openai chat",
+                CloudKind::OpenAi,
+                Dialect::OpenAiChat,
+                "/v1",
+                &format!("{key}\napi = \"chat\""),
+            ),
+            all("anthropic", CloudKind::Anthropic, Dialect::Anthropic, "/v1", key),
+            all("gemini", CloudKind::Gemini, Dialect::Gemini, "/v1beta", key),
+            all("vertex with a key", CloudKind::Vertex, Dialect::Gemini, "", &format!("{vertex}{key}")),
+            all(
+                "vertex with a service account",
+                CloudKind::Vertex,
+                Dialect::Gemini,
+                "",
+                &format!("{vertex}service_account = \"file:account.json\""),
+            ),
+            all("bedrock with signatures", CloudKind::Bedrock, Dialect::Bedrock, "", aws),
+            all(
+                "bedrock with a key",
+                CloudKind::Bedrock,
+                Dialect::Bedrock,
+                "",
+                &format!("region = \"us-east-1\"\n{key}"),
+            ),
+            all(
+                "bedrock, openai's chat",
+                CloudKind::Bedrock,
+                Dialect::OpenAiChat,
+                "",
+                &format!("api = \"chat\"\n{aws}"),
+            ),
+        ]
+    }
+
+    fn build(&self, provider: &Provider) -> Cloud {
+        let config: CloudConfig = toml::from_str(&provider.section).unwrap();
+        config.build(provider.kind, "cloud", self.folder.path()).unwrap()
+    }
+
+    /// The last request that asked for an answer.
+    fn sent(&self) -> CloudRequest {
+        self.server.seen().into_iter().rev().find(|request| request.target != "/token").unwrap()
+    }
+}
+
+fn base64(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut text = String::new();
+    for chunk in bytes.chunks(3) {
+        let group = chunk.iter().fold(0_u32, |group, byte| (group << 8) | u32::from(*byte))
+            << (8 * (3 - chunk.len()));
+        for place in 0..4 {
+            let digit = DIGITS[((group >> (18 - 6 * place)) & 63) as usize] as char;
+            text.push(if place <= chunk.len() { digit } else { '=' });
+        }
+    }
+    text
+}
+
+fn unbase64(text: &str) -> Vec<u8> {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+    let (mut bytes, mut bits, mut held) = (Vec::new(), 0_u32, 0);
+    for byte in text.bytes() {
+        bits = (bits << 6) | DIGITS.iter().position(|digit| *digit == byte).unwrap() as u32;
+        held += 6;
+        if held >= 8 {
+            held -= 8;
+            bytes.push((bits >> held) as u8);
+        }
+    }
+    bytes
+}
+
+fn asks(messages: Vec<Message>) -> Request {
+    Request { max_tokens: Some(64), ..Request::new("vendor.model-1:0", Prompt::Chat(messages)) }
+}
+
+fn says(words: &str) -> Request {
+    asks(vec![Message::new(Role::System, "Be brief."), Message::new(Role::User, words)])
+}
+
+fn weather() -> Tool {
+    Tool::Function(Function {
+        name: "weather".to_owned(),
+        description: Some("Tells the weather".to_owned()),
+        parameters: Some(json!({"type": "object", "properties": {"city": {"type": "string"}}})),
+        ..Function::default()
+    })
+}
+
+async fn ask(backend: &Cloud, request: Request) -> Result<Vec<Event>, Error> {
+    drain(backend.generate(request).await?).await.map_err(|(_, error)| error)
+}
+
+fn reason(events: &[Event]) -> FinishReason {
+    let ends: Vec<_> = events
+        .iter()
+        .filter_map(|event| if let Event::Finished { reason, .. } = event { Some(*reason) } else { None })
+        .collect();
+    assert_eq!(ends.len(), 1);
+    ends[0]
+}
+
+/// The message that the answer is, as a client would send it back.
+fn message(events: &[Event]) -> Message {
+    let mut parts: Vec<Part> = Vec::new();
+    let mut calls: Vec<ToolCall> = Vec::new();
+    let mut thought = String::new();
+    for event in events {
+        match event {
+            Event::Reasoning { text, opaque, .. } => {
+                thought.push_str(text);
+                if opaque.is_some() {
+                    let reasoning = Reasoning { text: std::mem::take(&mut thought), opaque: opaque.clone() };
+                    parts.push(Content::Reasoning(reasoning).into());
+                }
+            }
+            Event::Delta { text, .. } => parts.push(Part::text(text.as_str())),
+            Event::ToolCall { id, name, arguments, opaque, .. } => {
+                if let (Some(id), Some(name)) = (id, name) {
+                    let (id, name) = (id.clone(), name.clone());
+                    calls.push(ToolCall { id, name, arguments: String::new(), opaque: opaque.clone() });
+                }
+                let index = if let Event::ToolCall { index, .. } = event { *index as usize } else { 0 };
+                calls[index].arguments.push_str(arguments);
+            }
+            _ => {}
+        }
+    }
+    parts.extend(calls.into_iter().map(|call| Content::ToolCall(call).into()));
+    Message::of(Role::Assistant, parts)
+}
+
+async fn conforms(setup: &Setup, provider: &Provider) {
+    let backend = setup.build(provider);
+    let name = provider.name;
+    assert_eq!(backend.dialect(), provider.dialect, "{name}");
+
+    let events = ask(&backend, says("hello")).await.unwrap();
+    assert_eq!(text(&events), "Hello, world", "{name}");
+    assert_eq!(reason(&events), FinishReason::Stop, "{name}");
+    let Some(Event::Done { usage, .. }) = events.last() else { panic!("{name}: no end") };
+    assert_eq!((usage.prompt_tokens(), usage.completion_tokens(), usage.measured), (7, 2, true), "{name}");
+    headers_are_ours(&setup.sent(), name);
+
+    tools(&backend, name).await;
+
+    let image = Media {
+        source: MediaSource::Inline("iVBORw0KGgo=".to_owned()),
+        media_type: Some("image/png".to_owned()),
+        name: None,
+    };
+    let picture =
+        asks(vec![Message::of(Role::User, vec![Part::text("what?"), Content::Image(image).into()])]);
+    assert_eq!(text(&ask(&backend, picture).await.unwrap()), "A cat", "{name}");
+
+    let schema =
+        JsonSchema { name: Some("s".into()), schema: json!({"type": "object"}), ..JsonSchema::default() };
+    let mut request = says("where?");
+    request.format = Some(OutputFormat::JsonSchema(schema));
+    let answer: Value = serde_json::from_str(&text(&ask(&backend, request).await.unwrap())).unwrap();
+    assert_eq!(answer, json!({"city": "Paris"}), "{name}");
+
+    reasoning(setup, &backend, provider).await;
+
+    let mut request = says("no");
+    request.model = "vendor.refuses".to_owned();
+    let events = ask(&backend, request).await.unwrap();
+    let refused = events.iter().any(|event| matches!(event, Event::Refusal { .. }));
+    assert!(
+        refused || matches!(reason(&events), FinishReason::Refusal | FinishReason::ContentFilter),
+        "{name}"
+    );
+
+    for (model, kinds) in [
+        ("vendor.no-such-model", [ErrorKind::NotFound, ErrorKind::InvalidRequest]),
+        ("vendor.overloaded", [ErrorKind::Overloaded, ErrorKind::Overloaded]),
+    ] {
+        let mut request = says("hello");
+        request.model = model.to_owned();
+        let error = ask(&backend, request).await.unwrap_err();
+        assert!(kinds.contains(&error.kind), "{name}: {error:?}");
+        assert!(error.message.contains("`cloud`"), "{name}: {error}");
+    }
+    let cannot = Request { logprobs: Some(2), choices: 2, ..says("x") };
+    if !matches!(provider.dialect, Dialect::OpenAiChat | Dialect::Gemini) {
+        let seen = setup.server.seen().len();
+        let error = ask(&backend, cannot).await.unwrap_err();
+        assert_eq!((error.kind, error.param.as_deref()), (ErrorKind::InvalidRequest, Some("n")), "{name}");
+        assert_eq!(setup.server.seen().len(), seen, "{name}: it was sent");
+    }
+}
+
+async fn tools(backend: &Cloud, name: &str) {
+    let mut request = says("weather in Paris and Rome?");
+    request.tools = vec![weather()];
+    request.tool_choice = Some(ToolChoice::Auto);
+    let events = ask(backend, request.clone()).await.unwrap();
+    assert_eq!(reason(&events), FinishReason::ToolCalls, "{name}");
+    let reply = message(&events);
+    let calls: Vec<ToolCall> = reply
+        .content
+        .iter()
+        .filter_map(
+            |part| if let Content::ToolCall(call) = &part.content { Some(call.clone()) } else { None },
+        )
+        .collect();
+    let told: Vec<_> = calls.iter().map(|call| (call.name.as_str(), call.arguments.as_str())).collect();
+    assert_eq!(told, [("weather", ARGUMENTS[0]), ("weather", ARGUMENTS[1])], "{name}");
+    assert!(!calls[0].id.is_empty() && calls[0].id != calls[1].id, "{name}");
+    // The results go back, both in their places.
+    let Prompt::Chat(messages) = &mut request.prompt else { panic!() };
+    messages.push(reply);
+    for call in calls {
+        let result =
+            ToolResult { call_id: call.id, name: None, content: vec![Part::text("sunny")], is_error: None };
+        messages.push(Message::of(Role::Tool, vec![Content::ToolResult(result).into()]));
+    }
+    assert_eq!(text(&ask(backend, request).await.unwrap()), "It is sunny", "{name}");
+}
+
+/// What was thought comes out, and what must come back goes back to who issued it.
+async fn reasoning(setup: &Setup, backend: &Cloud, provider: &Provider) {
+    let name = provider.name;
+    let mut request = says("think");
+    request.reasoning.effort = Some("low".to_owned());
+    if provider.dialect == Dialect::Bedrock {
+        request.model = "us.anthropic.claude".to_owned();
+    }
+    let events = ask(backend, request.clone()).await.unwrap();
+    assert_eq!(text(&events), "Hello", "{name}");
+    let thought: String = events
+        .iter()
+        .filter_map(
+            |event| if let Event::Reasoning { text, .. } = event { Some(text.as_str()) } else { None },
+        )
+        .collect();
+    assert_eq!(thought, THOUGHT, "{name}");
+    if provider.dialect == Dialect::OpenAiChat {
+        return;
+    }
+    let Prompt::Chat(messages) = &mut request.prompt else { panic!() };
+    messages.push(message(&events));
+    messages.push(Message::new(Role::User, "and?"));
+    ask(backend, request.clone()).await.unwrap();
+    let sent = String::from_utf8(setup.sent().body.to_vec()).unwrap();
+    assert!(sent.contains(SIGNATURE), "{name}: {sent}");
+}
+
+/// Nothing but what the dialect, the transport and the key need.
+fn headers_are_ours(sent: &CloudRequest, name: &str) {
+    const OURS: [&str; 13] = [
+        "host",
+        "user-agent",
+        "accept",
+        "accept-encoding",
+        "content-type",
+        "content-length",
+        "authorization",
+        "x-api-key",
+        "x-goog-api-key",
+        "anthropic-version",
+        "x-amz-date",
+        "x-amz-security-token",
+        "connection",
+    ];
+    for (header, _) in &sent.headers {
+        assert!(OURS.contains(&header.as_str()), "{name}: {header}");
+    }
+}
+
+#[tokio::test]
+async fn every_provider_does_all_of_it_streaming() {
+    let setup = Setup::new().await;
+    for provider in setup.providers(false) {
+        conforms(&setup, &provider).await;
+        let sent = setup.sent();
+        let streams = sent.target.contains("stream") || sent.json()["stream"] == true;
+        assert!(streams, "{}", provider.name);
+    }
+}
+
+#[tokio::test]
+async fn every_provider_does_all_of_it_in_whole_answers() {
+    let setup = Setup::new().await;
+    for provider in setup.providers(true) {
+        conforms(&setup, &provider).await;
+        let sent = setup.sent();
+        assert!(!sent.target.contains("stream") && sent.json()["stream"] != true, "{}", provider.name);
+    }
+}
+
+#[tokio::test]
+async fn keys_go_where_each_provider_wants_them() {
+    let setup = Setup::new().await;
+    for provider in setup.providers(false) {
+        let backend = setup.build(&provider);
+        ask(&backend, says("hello")).await.unwrap();
+        let sent = setup.sent();
+        let bearer = format!("Bearer {KEY}");
+        let found = ["authorization", "x-api-key", "x-goog-api-key"].map(|name| sent.header(name));
+        match provider.name {
+            "anthropic" => assert_eq!(found, [None, Some(KEY), None]),
+            "gemini" | "vertex with a key" => assert_eq!(found, [None, None, Some(KEY)]),
+            "vertex with a service account" => {
+                assert_eq!(found, [Some(format!("Bearer {ACCESS_TOKEN}").as_str()), None, None]);
+            }
+            "bedrock with signatures" | "bedrock, openai's chat" => {
+                assert!(found[0].unwrap().starts_with("AWS4-HMAC-SHA256 Credential=AKIDEXAMPLE/"));
+                assert!(!String::from_utf8_lossy(&sent.body).contains(KEY));
+            }
+            _ => assert_eq!(found, [Some(bearer.as_str()), None, None]),
+        }
+        let expected = match provider.name {
+            "openai responses" => "/v1/responses",
+            "openai chat" => "/v1/chat/completions",
+            "anthropic" => "/v1/messages",
+            "gemini" => "/v1beta/models/vendor.model-1%3A0:streamGenerateContent?alt=sse",
+            "bedrock, openai's chat" => "/openai/v1/chat/completions",
+            name if name.starts_with("vertex") => {
+                "/v1/projects/p-1/locations/europe-west4/publishers/google/models/vendor.model-1%3A0:streamGenerateContent?alt=sse"
+            }
+            _ => "/model/vendor.model-1%3A0/converse-stream",
+        };
+        assert_eq!(sent.target, expected, "{}", provider.name);
+    }
+}
+
+#[tokio::test]
+async fn a_service_account_signs_once_for_many_requests() {
+    let setup = Setup::new().await;
+    let provider = setup.providers(false).into_iter().find(|p| p.name.contains("service account")).unwrap();
+    let backend = setup.build(&provider);
+    for _ in 0..3 {
+        ask(&backend, says("hello")).await.unwrap();
+    }
+    let tokens: Vec<_> =
+        setup.server.seen().into_iter().filter(|request| request.target == "/token").collect();
+    let [token] = tokens.as_slice() else { panic!("{tokens:?}") };
+    assert_eq!(token.header("content-type"), Some("application/x-www-form-urlencoded"));
+    let body = String::from_utf8(token.body.to_vec()).unwrap();
+    let jwt = body.split("assertion=").nth(1).unwrap();
+    assert!(body.starts_with("grant_type=urn%3Aietf%3Aparams%3Aoauth%3Agrant-type%3Ajwt-bearer&"), "{body}");
+    let (signed, signature) = jwt.rsplit_once('.').unwrap();
+    let key = UnparsedPublicKey::new(&RSA_PKCS1_2048_8192_SHA256, &setup.public_key);
+    key.verify(signed.as_bytes(), &unbase64(signature)).unwrap();
+    let (header, claims) = signed.split_once('.').unwrap();
+    let header: Value = serde_json::from_slice(&unbase64(header)).unwrap();
+    assert_eq!(header, json!({"alg": "RS256", "typ": "JWT", "kid": "k1"}));
+    let claims: Value = serde_json::from_slice(&unbase64(claims)).unwrap();
+    assert_eq!(claims["iss"], "robot@example.iam");
+    assert_eq!(claims["aud"], format!("http://{}/token", setup.server.address()));
+    assert_eq!(claims["exp"].as_u64().unwrap() - claims["iat"].as_u64().unwrap(), 3600);
+    assert_eq!(claims["scope"], "https://www.googleapis.com/auth/cloud-platform");
+}
+
+#[tokio::test]
+async fn broken_streams_of_every_dialect_are_never_whole_answers() {
+    let setup = Setup::new().await;
+    for provider in setup.providers(false) {
+        let backend = setup.build(&provider);
+        let (media_type, begin, fault) = match provider.dialect {
+            Dialect::OpenAiChat => (
+                "text/event-stream",
+                "data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"ab\"}}]}\n\n".to_owned().into_bytes(),
+                b"data: {\"error\":{\"message\":\"m\",\"type\":\"overloaded_error\"}}\n\n".to_vec(),
+            ),
+            Dialect::OpenAiResponses => (
+                "text/event-stream",
+                b"data: {\"type\":\"response.output_text.delta\",\"output_index\":0,\"delta\":\"ab\"}\n\n".to_vec(),
+                b"data: {\"type\":\"response.failed\",\"response\":{\"status\":\"failed\",\"error\":{\"code\":\"rate_limit_exceeded\",\"message\":\"m\"}}}\n\n".to_vec(),
+            ),
+            Dialect::Anthropic => (
+                "text/event-stream",
+                b"event: content_block_start\ndata: {\"type\":\"content_block_start\",\"index\":0,\"content_block\":{\"type\":\"text\",\"text\":\"ab\"}}\n\n".to_vec(),
+                b"event: error\ndata: {\"type\":\"error\",\"error\":{\"type\":\"overloaded_error\",\"message\":\"Overloaded\"}}\n\n".to_vec(),
+            ),
+            Dialect::Gemini => (
+                "text/event-stream",
+                b"data: {\"candidates\":[{\"content\":{\"parts\":[{\"text\":\"ab\"}]}}]}\r\n\r\n".to_vec(),
+                b"data: {\"error\":{\"code\":503,\"message\":\"m\",\"status\":\"UNAVAILABLE\"}}\r\n\r\n".to_vec(),
+            ),
+            Dialect::Bedrock => {
+                let frame = |headers: &[(&str, &str)], payload: &[u8]| {
+                    let mut out = Vec::new();
+                    nearfield_api::bedrock::write_message(&mut out, headers, payload);
+                    out
+                };
+                let delta = [(":event-type", "contentBlockDelta"), (":message-type", "event")];
+                let exception = [(":exception-type", "throttlingException"), (":message-type", "exception")];
+                (
+                    "application/vnd.amazon.eventstream",
+                    frame(&delta, b"{\"contentBlockIndex\":0,\"delta\":{\"text\":\"ab\"}}"),
+                    frame(&exception, b"{\"message\":\"slow down\"}"),
+                )
+            }
+        };
+        // The provider says that it failed; the connection just ends; it ends inside a frame.
+        for (what, rest) in
+            [("fails", fault.clone()), ("ends", Vec::new()), ("is cut", fault[..fault.len() / 2].to_vec())]
+        {
+            let script = Script::stream_of(media_type).chunk(&begin);
+            setup.server.next(if rest.is_empty() { script.end() } else { script.chunk(rest).end() });
+            let stream = backend.generate(says("x")).await.unwrap();
+            let (events, error) = drain(stream).await.unwrap_err();
+            assert_eq!(text(&events), "ab", "{} {what}", provider.name);
+            let expected = if what == "fails" {
+                matches!(error.kind, ErrorKind::Overloaded | ErrorKind::RateLimited)
+            } else {
+                error.kind == ErrorKind::Upstream
+            };
+            assert!(expected, "{} {what}: {error:?}", provider.name);
+        }
+    }
+    // A changed byte in AWS's framing.
+    let provider = setup.providers(false).into_iter().find(|p| p.dialect == Dialect::Bedrock).unwrap();
+    let mut bytes = Vec::new();
+    let headers = [(":event-type", "contentBlockDelta"), (":message-type", "event")];
+    nearfield_api::bedrock::write_message(
+        &mut bytes,
+        &headers,
+        b"{\"contentBlockIndex\":0,\"delta\":{\"text\":\"ab\"}}",
+    );
+    bytes[60] ^= 1;
+    setup.server.next(Script::stream_of("application/vnd.amazon.eventstream").chunk(bytes).end());
+    let error = setup.build(&provider).generate(says("x")).await.err().unwrap();
+    assert!(error.message.contains("checksum"), "{error}");
+}
+
+#[tokio::test]
+async fn a_redirect_is_not_followed_and_nothing_reaches_its_target() {
+    let setup = Setup::new().await;
+    let elsewhere = CloudServer::start().await.unwrap();
+    for provider in setup.providers(false) {
+        let target = format!("{}/chat/completions", elsewhere.base_url());
+        setup.server.next(Script::answer(307, &[("Location", target.as_str())], ""));
+        // A service account's first request is for its token.
+        let error = ask(&setup.build(&provider), says("x")).await.unwrap_err();
+        assert_eq!(error.kind, ErrorKind::Upstream, "{}", provider.name);
+    }
+    assert!(elsewhere.seen().is_empty());
+}
+
+#[test]
+fn settings_that_do_not_fit_are_named() {
+    let build = |kind, text: &str| {
+        toml::from_str::<CloudConfig>(text)
+            .unwrap()
+            .build(kind, "cloud", Path::new(""))
+            .unwrap_err()
+            .to_string()
+    };
+    for (kind, text, says) in [
+        (CloudKind::OpenAi, "region = \"x\"", "region means nothing"),
+        (CloudKind::Anthropic, "api = \"chat\"", "api is not one"),
+        (CloudKind::Vertex, "project = \"p\"", "location is missing"),
+        (CloudKind::Vertex, "project = \"p\"\nlocation = \"global\"", "only one of them"),
+        (CloudKind::Vertex, "project = \"p/../x\"\nlocation = \"global\"", "project has characters"),
+        (CloudKind::Bedrock, "region = \"us-east-1\"", "access_key_id"),
+        (CloudKind::Bedrock, "key = \"env:PATH\"", "region is missing"),
+        (CloudKind::Gemini, "labels = \"pseudonym\"", "label_key is missing"),
+        (CloudKind::Gemini, "base_url = \"http://host.example\"", "allow_plaintext"),
+        (CloudKind::OpenAi, "key = \"sk-0123\"", "must be a reference"),
+    ] {
+        let error = build(kind, text);
+        assert!(error.contains(says), "{error}");
+        assert!(!error.contains("sk-0123"), "{error}");
+    }
+}
