@@ -73,7 +73,9 @@ impl Request {
         match &mut self.tool_choice {
             Some(ToolChoice::Named(name)) => visit(Place::Protocol, name),
             Some(ToolChoice::Allowed { names, .. }) => {
-                names.iter_mut().for_each(|name| visit(Place::Protocol, name));
+                for name in names {
+                    visit(Place::Protocol, name);
+                }
             }
             Some(ToolChoice::Other(value)) => visit_value(value, Place::Extra, visit),
             _ => {}

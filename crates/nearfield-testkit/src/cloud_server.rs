@@ -177,6 +177,8 @@ struct State {
     always: Option<Script>,
     seen: Vec<CloudRequest>,
     connections: usize,
+    /// `GET /seen` tells what came.
+    tells: bool,
 }
 
 /// The server, on a port of its own on 127.0.0.1. It ends when dropped.
@@ -242,6 +244,11 @@ impl CloudServer {
         lock(&self.state).seen.clone()
     }
 
+    /// Answers `GET /seen` with all other requests so far, their bodies in hexadecimal.
+    pub fn tell_what_was_seen(&self) {
+        lock(&self.state).tells = true;
+    }
+
     /// How many connections there have been.
     pub fn connections(&self) -> usize {
         lock(&self.state).connections
@@ -273,8 +280,12 @@ async fn serve(mut stream: TcpStream, state: &Mutex<State>, gone: &watch::Sender
         let request = read_request(&mut stream, &mut buffer).await?;
         let script = {
             let mut state = lock(state);
-            state.seen.push(request.clone());
-            state.scripts.pop_front().or_else(|| state.always.clone())
+            if state.tells && request.target == "/seen" {
+                Some(Script::json(200, &told(&state.seen)))
+            } else {
+                state.seen.push(request.clone());
+                state.scripts.pop_front().or_else(|| state.always.clone())
+            }
         };
         let script = script.unwrap_or_else(|| good_answer(&request));
         for step in script.steps {
@@ -304,6 +315,16 @@ async fn serve(mut stream: TcpStream, state: &Mutex<State>, gone: &watch::Sender
             return stream.shutdown().await;
         }
     }
+}
+
+fn told(seen: &[CloudRequest]) -> Value {
+    seen.iter()
+        .map(|request| {
+            let digit = |value: u8| char::from(b"0123456789abcdef"[usize::from(value & 15)]);
+            let body: String = request.body.iter().flat_map(|byte| [digit(byte >> 4), digit(*byte)]).collect();
+            json!({"method": request.method, "target": request.target, "headers": request.headers, "body": body})
+        })
+        .collect()
 }
 
 /// Reads until the client closes or resets.

@@ -116,12 +116,9 @@ pub(super) fn encode(parts: &[Part], request: &Request) -> Result<Vec<Value>, Er
 fn encode_part(content: &Content, request: &Request) -> Result<Option<Map<String, Value>>, Error> {
     let map = match content {
         Content::Text(text) | Content::Refusal(text) => typed("text", "text", text.as_str()),
-        Content::Image(media) => {
-            typed("image", "source", encode_source(media).ok_or_else(|| untranslatable("image", TARGET))?)
-        }
+        Content::Image(media) => typed("image", "source", encode_source(media)),
         Content::Document(media) => {
-            let source = encode_source(media).ok_or_else(|| untranslatable("document", TARGET))?;
-            let mut map = typed("document", "source", source);
+            let mut map = typed("document", "source", encode_source(media));
             put(&mut map, "title", media.name.as_deref());
             map
         }
@@ -163,9 +160,9 @@ fn encode_part(content: &Content, request: &Request) -> Result<Option<Map<String
     Ok(Some(map))
 }
 
-fn encode_source(media: &Media) -> Option<Value> {
+fn encode_source(media: &Media) -> Value {
     let media_type = |default: &str| media.media_type.clone().unwrap_or_else(|| default.to_owned());
-    Some(match &media.source {
+    match &media.source {
         MediaSource::Inline(data) => {
             json!({"type": "base64", "media_type": media_type("application/pdf"), "data": data})
         }
@@ -174,5 +171,5 @@ fn encode_source(media: &Media) -> Option<Value> {
         }
         MediaSource::Url(url) => json!({"type": "url", "url": url}),
         MediaSource::FileId(id) => json!({"type": "file", "file_id": id}),
-    })
+    }
 }

@@ -110,7 +110,7 @@ fn reasoning(fields: &mut Fields, request: &mut Request) -> Result<(), Error> {
         let size = thinking.as_object().map_or(0, Extra::len);
         match (thinking.get("type").and_then(Value::as_str), budget) {
             (Some("enabled"), Some(budget)) if size == 2 && budget > 0 => {
-                options.budget_tokens = Some(budget)
+                options.budget_tokens = Some(budget);
             }
             (Some("disabled"), None) if size == 1 => options.budget_tokens = Some(0),
             _ => {

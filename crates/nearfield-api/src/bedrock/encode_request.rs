@@ -161,7 +161,7 @@ fn additional(request: &Request, model: &str) -> Result<Map<String, Value>, Erro
         put(&mut more, "top_k", top_k);
         match (reasoning.budget_tokens, reasoning.effort.as_deref()) {
             (Some(0), _) | (None, Some("none")) => {
-                put(&mut more, "thinking", Some(json!({"type": "disabled"})))
+                put(&mut more, "thinking", Some(json!({"type": "disabled"})));
             }
             (Some(budget), _) => {
                 put(&mut more, "thinking", Some(json!({"type": "enabled", "budget_tokens": budget})));

@@ -116,8 +116,11 @@ fn read(message: &[u8]) -> Result<SseEvent, EventStreamError> {
     Ok(SseEvent { event: Some(name), data: text(payload)? })
 }
 
+/// A header's name, its value when that is a string, and the bytes behind it.
+type Header<'a> = (&'a [u8], Option<&'a [u8]>, &'a [u8]);
+
 /// The first header: its name, its value when that is a string, and what comes after it.
-fn header(bytes: &[u8]) -> Option<(&[u8], Option<&[u8]>, &[u8])> {
+fn header(bytes: &[u8]) -> Option<Header<'_>> {
     let (length, rest) = bytes.split_first()?;
     let (name, rest) = rest.split_at_checked(*length as usize)?;
     let (kind, rest) = rest.split_first()?;

@@ -125,13 +125,11 @@ impl Pieces<'_> {
             None if named || calls.0.is_empty() => None,
             None => Some(calls.0.len() - 1),
         };
-        let (index, first) = match found {
-            Some(index) => (index, false),
-            None => {
-                calls.0.push(number.map_or(Key::Unnumbered, Key::Index));
-                (calls.0.len() - 1, true)
-            }
-        };
+        let first = found.is_none();
+        let index = found.unwrap_or(calls.0.len());
+        if first {
+            calls.0.push(number.map_or(Key::Unnumbered, Key::Index));
+        }
         if first && !named {
             return Err(malformed("a tool call begins without the tool's name"));
         }

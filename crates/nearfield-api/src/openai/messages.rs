@@ -151,15 +151,16 @@ fn tool_calls(fields: &mut Fields) -> Result<Vec<Part>, Error> {
 fn thought_signature(call: &mut Fields) -> Option<Opaque> {
     let mut extra = call.take("extra_content")?;
     let signature = extra.get_mut("google").and_then(Value::as_object_mut)?.remove("thought_signature");
-    match signature {
-        Some(Value::String(value)) => {
-            Some(Opaque { dialect: Dialect::Gemini, kind: "thoughtSignature".to_owned(), value, id: None })
-        }
-        _ => {
-            call.put_back("extra_content", extra);
-            None
-        }
+    if let Some(Value::String(value)) = signature {
+        return Some(Opaque {
+            dialect: Dialect::Gemini,
+            kind: "thoughtSignature".to_owned(),
+            value,
+            id: None,
+        });
     }
+    call.put_back("extra_content", extra);
+    None
 }
 
 /// A message's content: a string, or an array of parts.

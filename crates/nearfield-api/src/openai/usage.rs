@@ -16,6 +16,7 @@ pub(crate) struct WireUsage {
     completion_tokens_details: CompletionDetails,
 }
 
+#[expect(clippy::struct_field_names, reason = "the names on the wire")]
 #[derive(Clone, Copy, Debug, Serialize)]
 struct PromptDetails {
     cached_tokens: u64,

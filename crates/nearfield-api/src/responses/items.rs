@@ -55,14 +55,9 @@ fn decode_item(mut fields: Fields) -> Result<Message, Error> {
             let id = fields.string("id")?;
             let opaque = fields.string(ENCRYPTED)?;
             let text = summary_text(fields.get("summary"), fields.get("content"));
-            let mut extra_id = None;
-            let opaque = match opaque {
-                Some(value) => Some(Opaque { dialect: TARGET, kind: ENCRYPTED.to_owned(), value, id }),
-                None => {
-                    extra_id = id;
-                    None
-                }
-            };
+            let extra_id = id.clone().filter(|_| opaque.is_none());
+            let opaque =
+                opaque.map(|value| Opaque { dialect: TARGET, kind: ENCRYPTED.to_owned(), value, id });
             let mut extra = fields.rest();
             put(&mut extra, "id", extra_id);
             let part = Part { content: Content::Reasoning(Reasoning { text, opaque }), extra };

@@ -423,6 +423,8 @@ async fn broken_streams_of_every_dialect_are_never_whole_answers() {
     let setup = Setup::new().await;
     for provider in setup.providers(false) {
         let backend = setup.build(&provider);
+        // So that a service account has its token.
+        ask(&backend, says("hello")).await.unwrap();
         let (media_type, begin, fault) = match provider.dialect {
             Dialect::OpenAiChat => (
                 "text/event-stream",

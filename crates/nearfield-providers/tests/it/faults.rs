@@ -92,6 +92,8 @@ async fn connections_that_fail_are_tried_once_more() {
     let listener = std::net::TcpListener::bind(address).unwrap();
     let server = std::thread::spawn(move || {
         let (mut stream, _) = listener.accept().unwrap();
+        // An answer that comes before its request is an error of its own.
+        assert!(std::io::Read::read(&mut stream, &mut [0; 64]).unwrap() > 0);
         std::io::Write::write_all(&mut stream, b"HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n").unwrap();
     });
     is(&asked.await.unwrap(), ErrorKind::Upstream, "HTTP 500");

@@ -74,7 +74,7 @@ fn every_setting_is_read() {
     assert_eq!(names, ["zeta", "alpha"], "the order of the file");
     assert_eq!(config.backends[0].models().unwrap(), ["our-name"]);
     assert_eq!(config.backends[0].price_provider().as_deref(), Some("zeta-cloud"));
-    let error = config.backends[0].build().unwrap_err().to_string();
+    let error = config.backends[0].build().err().unwrap().to_string();
     assert!(error.starts_with("/etc/nearfield.toml:30: backend `zeta`: key: /etc/zeta.key: "), "{error}");
     let usage = Usage { input: 1_000_000, output: 1_000_000, ..Usage::default() };
     let cost = config.prices.cost(&config.reference, &usage, jiff::Timestamp::now()).unwrap().cost;
@@ -154,7 +154,7 @@ fn a_literal_key_is_refused_and_not_shown() {
     }
     // A key that is not needed yet is not looked for yet.
     let config = read(&format!("{section}key = \"env:NEARFIELD_NOT_SET\"")).unwrap();
-    let error = config.backends[0].build().unwrap_err().to_string();
+    let error = config.backends[0].build().err().unwrap().to_string();
     assert!(error.contains("NEARFIELD_NOT_SET is not set"), "{error}");
 }
 
