@@ -46,15 +46,7 @@ impl Signer {
         headers.sort_unstable();
         let names: Vec<&str> = headers.iter().map(|(name, _)| *name).collect();
         let names = names.join(";");
-        let lines: Vec<String> = headers
-            .iter()
-            .map(|(name, value)| {
-                format!(
-                    "{name}:{value}
-"
-                )
-            })
-            .collect();
+        let lines: Vec<String> = headers.iter().map(|(name, value)| format!("{name}:{value}\n")).collect();
         let lines = lines.concat();
         let body = request.body().and_then(reqwest::Body::as_bytes).unwrap_or_default();
         let canonical = format!(
