@@ -205,6 +205,11 @@ impl CloudConfig {
         (!names.is_empty()).then_some(names)
     }
 
+    /// Where requests go; empty when settings that decide it are missing.
+    pub fn address(&self, kind: CloudKind) -> String {
+        self.base_url(&Making { kind, name: "", folder: Path::new("") }).unwrap_or_default()
+    }
+
     /// Whether a setting holds a key itself and no reference to one.
     pub fn holds_a_literal_key(&self) -> bool {
         [

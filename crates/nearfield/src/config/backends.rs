@@ -58,13 +58,13 @@ impl BackendConfig {
 
     /// Where its requests go, for the policy's lint.
     pub(super) fn endpoint(&self) -> nearfield_router::rules::Endpoint {
-        let mut models = self.settings.served_models().unwrap_or_default();
-        models.extend(self.settings.model_map.values().cloned());
-        nearfield_router::rules::Endpoint {
-            name: self.name.clone(),
-            url: self.settings.base_url.clone(),
-            models,
-        }
+        let (url, model_map) = match &self.settings {
+            Settings::Compatible(settings) => (settings.base_url.clone(), &settings.model_map),
+            Settings::Cloud(kind, settings) => (settings.address(*kind), &settings.model_map),
+        };
+        let mut models = self.models().unwrap_or_default();
+        models.extend(model_map.values().cloned());
+        nearfield_router::rules::Endpoint { name: self.name.clone(), url, models }
     }
 
     /// The provider's name in the price table.
