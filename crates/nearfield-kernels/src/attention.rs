@@ -58,6 +58,8 @@ pub struct Queries<'a> {
 pub struct AttentionScratch {
     keys: Vec<f32>,
     values: Vec<f32>,
+    /// Of each head of the group.
+    scores: Vec<[f32; PAGE_POSITIONS]>,
     segment: Vec<State>,
     total: Vec<State>,
     outputs: Vec<f32>,
@@ -99,7 +101,7 @@ pub fn attention(
     let mut block = first_seen / PAGE_POSITIONS;
     while block * PAGE_POSITIONS < end {
         let start = block * PAGE_POSITIONS;
-        cache.layout.read(cache.page(block), head, &mut scratch.keys, &mut scratch.values);
+        cache.layout.read(set, cache.page(block), head, &mut scratch.keys, &mut scratch.values);
         for t in 0..queries.count {
             let position = queries.first_position + t;
             let from = settings.window.map_or(0, |window| (position + 1).saturating_sub(window));
@@ -107,12 +109,14 @@ pub fn attention(
             if visible.is_empty() {
                 continue;
             }
+            let heads = &queries.values[t * queries.stride..][..queries.heads * size];
+            scratch.scores.resize(queries.heads, [0.0; PAGE_POSITIONS]);
+            score_block(set, heads, &scratch.keys, size, &mut scratch.scores);
             for h in 0..queries.heads {
                 let state = t * queries.heads + h;
                 attend_block(
                     set,
-                    &queries.values[t * queries.stride + h * size..][..size],
-                    &scratch.keys,
+                    &mut scratch.scores[h],
                     &scratch.values,
                     visible.start - start,
                     visible.end - start,
@@ -149,17 +153,54 @@ pub fn attention(
 }
 
 multiversion! {
+    fn score_block / score_block_avx2 / score_block_avx512(
+        queries: &[f32], keys: &[f32], size: usize, scores: &mut [[f32; PAGE_POSITIONS]],
+    ) = score_block_body;
+}
+
+/// Products of the queries of a group of heads, one after the other, with the keys of a block.
+#[inline(always)]
+fn score_block_body(queries: &[f32], keys: &[f32], size: usize, scores: &mut [[f32; PAGE_POSITIONS]]) {
+    // Several heads at once, so that the chains of one do not wait alone.
+    let (fours, rest) = scores.as_chunks_mut::<4>();
+    let done = 4 * fours.len();
+    for (i, four) in fours.iter_mut().enumerate() {
+        *four = score_heads::<4>(&queries[4 * i * size..][..4 * size], keys, size);
+    }
+    let queries = &queries[done * size..];
+    match rest {
+        [a, b, c] => [*a, *b, *c] = score_heads::<3>(queries, keys, size),
+        [a, b] => [*a, *b] = score_heads::<2>(queries, keys, size),
+        [a] => [*a] = score_heads::<1>(queries, keys, size),
+        _ => {}
+    }
+}
+
+#[inline(always)]
+fn score_heads<const N: usize>(queries: &[f32], keys: &[f32], size: usize) -> [[f32; PAGE_POSITIONS]; N] {
+    let mut scores = [[0.0_f32; PAGE_POSITIONS]; N];
+    let queries: [&[f32]; N] = std::array::from_fn(|i| &queries[i * size..][..size]);
+    for (d, row) in keys.as_chunks::<PAGE_POSITIONS>().0.iter().enumerate().take(size) {
+        for i in 0..N {
+            for (score, key) in scores[i].iter_mut().zip(row) {
+                *score = key.mul_add(queries[i][d], *score);
+            }
+        }
+    }
+    scores
+}
+
+multiversion! {
     fn attend_block / attend_block_avx2 / attend_block_avx512(
-        query: &[f32], keys: &[f32], values: &[f32], from: usize, to: usize, settings: &AttentionSettings,
+        scores: &mut [f32; PAGE_POSITIONS], values: &[f32], from: usize, to: usize, settings: &AttentionSettings,
         state: &mut State, output: &mut [f32],
     ) = attend_block_body;
 }
 
-/// One query against one block: keys `from..to` of it are visible.
+/// One query, whose products with the keys of a block are in `scores`, against the block: keys `from..to` are visible.
 #[inline(always)]
 fn attend_block_body(
-    query: &[f32],
-    keys: &[f32],
+    scores: &mut [f32; PAGE_POSITIONS],
     values: &[f32],
     from: usize,
     to: usize,
@@ -167,17 +208,11 @@ fn attend_block_body(
     state: &mut State,
     output: &mut [f32],
 ) {
-    let mut scores = [0.0_f32; PAGE_POSITIONS];
-    for (q, row) in query.iter().zip(keys.as_chunks::<PAGE_POSITIONS>().0) {
-        for (score, key) in scores.iter_mut().zip(row) {
-            *score = key.mul_add(*q, *score);
-        }
-    }
-    for score in &mut scores {
+    for score in scores.iter_mut() {
         *score *= settings.scale;
     }
     if let Some(cap) = settings.soft_cap {
-        soft_cap_body(&mut scores, cap);
+        soft_cap_body(scores, cap);
     }
     let mut largest = state.maximum;
     for (j, score) in scores.iter_mut().enumerate() {
@@ -187,8 +222,8 @@ fn attend_block_body(
     }
     let correction = math::exp(state.maximum - largest);
     let mut weights = [0.0_f32; PAGE_POSITIONS];
-    for (weight, score) in weights.iter_mut().zip(scores) {
-        *weight = math::exp(score - largest);
+    for (weight, score) in weights.iter_mut().zip(scores.iter()) {
+        *weight = math::exp(*score - largest);
     }
     let mut lanes = [0.0_f32; 16];
     for (i, lane) in lanes.iter_mut().enumerate() {
@@ -198,16 +233,30 @@ fn attend_block_body(
     state.maximum = largest;
     state.filled = true;
     let size = output.len();
-    for value in output.iter_mut() {
-        *value *= correction;
-    }
-    for j in from..to {
-        let weight = weights[j];
-        for (out, value) in output.iter_mut().zip(&values[j * size..][..size]) {
-            *out = value.mul_add(weight, *out);
+    let (tiles, rest) = output.as_chunks_mut::<OUTPUT_TILE>();
+    for (tile, out) in tiles.iter_mut().enumerate() {
+        // A copy that the compiler keeps in registers from key to key.
+        let mut sums = out.map(|value| value * correction);
+        for (j, weight) in weights.iter().enumerate().take(to).skip(from) {
+            let row = &values[j * size + tile * OUTPUT_TILE..][..OUTPUT_TILE];
+            for (sum, value) in sums.iter_mut().zip(row) {
+                *sum = value.mul_add(*weight, *sum);
+            }
         }
+        *out = sums;
+    }
+    let done = size - rest.len();
+    for (d, out) in rest.iter_mut().enumerate() {
+        let mut sum = *out * correction;
+        for (j, weight) in weights.iter().enumerate().take(to).skip(from) {
+            sum = values[j * size + done + d].mul_add(*weight, sum);
+        }
+        *out = sum;
     }
 }
+
+/// Components of an output that are summed together.
+const OUTPUT_TILE: usize = 64;
 
 multiversion! {
     fn merge / merge_avx2 / merge_avx512(

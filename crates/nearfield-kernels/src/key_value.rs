@@ -1,5 +1,6 @@
 //! The layout of cached keys and values: pages of 32 positions.
 
+use crate::set::KernelSet;
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 
@@ -128,12 +129,19 @@ impl KeyValueLayout {
     ///
     /// # Panics
     /// If a buffer has the wrong length.
-    pub(crate) fn read(&self, page: &[u8], head: usize, keys: &mut [f32], values: &mut [f32]) {
+    pub(crate) fn read(
+        &self,
+        set: KernelSet,
+        page: &[u8],
+        head: usize,
+        keys: &mut [f32],
+        values: &mut [f32],
+    ) {
         let (key_bytes, value_bytes) = page[..self.page_bytes()].split_at(self.heads * self.head_bytes());
         let key_bytes = &key_bytes[head * self.head_bytes()..][..self.head_bytes()];
         let value_bytes = &value_bytes[head * self.head_bytes()..][..self.head_bytes()];
-        self.read_one(key_bytes, keys);
-        self.read_one(value_bytes, values);
+        self.read_one(set, key_bytes, keys);
+        self.read_one(set, value_bytes, values);
         if self.kind == KeyValueType::Q8 {
             let scales = |bytes: &[u8]| -> [f32; PAGE_POSITIONS] {
                 let bytes = &bytes[self.head_size * PAGE_POSITIONS..];
@@ -155,7 +163,7 @@ impl KeyValueLayout {
         }
     }
 
-    fn read_one(&self, bytes: &[u8], out: &mut [f32]) {
+    fn read_one(&self, set: KernelSet, bytes: &[u8], out: &mut [f32]) {
         assert_eq!(out.len(), self.head_size * PAGE_POSITIONS, "one head of one page");
         match self.kind {
             KeyValueType::F32 => {
@@ -163,7 +171,7 @@ impl KeyValueLayout {
                     *out = f32::from_le_bytes(*bytes);
                 }
             }
-            KeyValueType::F16 => aligned::<f16>(bytes).convert_to_f32_slice(out),
+            KeyValueType::F16 => read_halves(set, bytes, out),
             KeyValueType::Bf16 => {
                 for (out, value) in out.iter_mut().zip(aligned::<bf16>(bytes)) {
                     *out = value.to_f32();
@@ -176,6 +184,29 @@ impl KeyValueLayout {
             }
         }
     }
+}
+
+/// `out` becomes the f16 of `bytes`.
+fn read_halves(set: KernelSet, bytes: &[u8], out: &mut [f32]) {
+    match set {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: a set other than `Scalar` comes from `KernelSet::available`, which has checked the features.
+        KernelSet::Avx2 | KernelSet::AvxVnni | KernelSet::Avx512 => unsafe { read_halves_f16c(bytes, out) },
+        _ => aligned::<f16>(bytes).convert_to_f32_slice(out),
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn read_halves_f16c(bytes: &[u8], out: &mut [f32]) {
+    use std::arch::x86_64::{_mm_loadu_si128, _mm256_cvtph_ps, _mm256_storeu_ps};
+    let (from, to) = (bytes.as_chunks::<16>().0, out.as_chunks_mut::<8>());
+    for (from, to) in from.iter().zip(to.0.iter_mut()) {
+        // SAFETY: both arrays have the vectors' sizes.
+        unsafe { _mm256_storeu_ps(to.as_mut_ptr(), _mm256_cvtph_ps(_mm_loadu_si128(from.as_ptr().cast()))) };
+    }
+    // A head times a page's positions is a multiple of eight.
+    debug_assert!(to.1.is_empty());
 }
 
 /// Bytes as two-byte numbers. Every bit pattern is one, and pages are 4-byte aligned.
