@@ -119,6 +119,11 @@ impl Plan {
         Ok(self)
     }
 
+    /// Where weights are read from, in a word: "memory" or "mapped".
+    pub fn weights_from(&self) -> &'static str {
+        if self.weights_in_memory { "memory" } else { "mapped" }
+    }
+
     /// Bytes of the whole cache of keys and values.
     pub fn cache_bytes(&self) -> u64 {
         self.key_value_bytes_per_position.saturating_mul(self.cache_positions as u64)
@@ -242,7 +247,7 @@ impl std::fmt::Display for Plan {
             "weights {:.0} MiB ({}), cache {:.0} MiB ({} positions, {:.1} KiB each), scratch {:.0} MiB: {:.0} MiB in \
              all; {} requests at once, context {}",
             mib(self.weight_bytes),
-            if self.weights_in_memory { "in memory" } else { "mapped" },
+            if self.weights_in_memory { "in memory" } else { self.weights_from() },
             mib(self.cache_bytes()),
             self.cache_positions,
             self.key_value_bytes_per_position as f64 / 1024.0,

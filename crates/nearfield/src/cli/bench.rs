@@ -174,7 +174,7 @@ impl BenchCommand {
                 "ttft_ms": first_token.json(),
                 "plan_bytes": engine.plan().total_bytes(),
                 "peak_bytes": peak_memory(),
-                "weights": "mapped",
+                "weights": engine.plan().weights_from(),
             }));
         }
         stdout.line(&format!("{model}: {threads} threads, {kernels}, kv {kv}, {arithmetic} arithmetic"))?;

@@ -210,7 +210,7 @@ impl Fit {
             "context": plan.context,
             "slots": plan.slots,
             "weights_bytes": plan.weight_bytes,
-            "weights": "mapped",
+            "weights": plan.weights_from(),
             "kv_bytes_per_token": plan.key_value_bytes_per_position,
             "kv_tokens": plan.cache_positions,
             "kv_bytes": plan.cache_bytes(),

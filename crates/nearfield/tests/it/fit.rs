@@ -20,7 +20,7 @@ fn the_plan_is_shown_before_anything_is_loaded() {
     let model = home.chat_model();
     let settings = ["--context", "64", "--kv", "f32", "--json"];
     let fit = home.run(&[&["fit", &model, "--speculation", "off"][..], &settings].concat()).json();
-    assert_eq!((&fit["here"], &fit["fits"], &fit["weights"]), (&json!(true), &json!(true), &json!("mapped")));
+    assert_eq!((&fit["here"], &fit["fits"], &fit["weights"]), (&json!(true), &json!(true), &json!("memory")));
     // Four layers, keys and values of 2 heads of 16 floats; 64 positions of it.
     let position = 4 * 2 * 2 * 16 * 4;
     assert_eq!((&fit["kv_bytes_per_token"], &fit["kv_bytes"]), (&json!(position), &json!(64 * position)));
