@@ -150,7 +150,7 @@ mod tests {
             .body(body)
             .build()
             .unwrap();
-        signer.sign(&mut request, SystemTime::UNIX_EPOCH + Duration::from_secs(1_795_566_600)).unwrap();
+        signer.sign(&mut request, SystemTime::UNIX_EPOCH + Duration::from_mins(29_926_110)).unwrap();
         request
     }
 

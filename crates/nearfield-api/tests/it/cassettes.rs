@@ -228,7 +228,7 @@ fn shown_text(dialect: Dialect, tree: &Value) -> String {
             }
         }
         Dialect::Anthropic => {
-            items(&tree["content"]).iter().filter(|b| b["type"] == "text").for_each(|b| add(&b["text"]))
+            items(&tree["content"]).iter().filter(|b| b["type"] == "text").for_each(|b| add(&b["text"]));
         }
         Dialect::Gemini => items(&tree["candidates"][0]["content"]["parts"])
             .iter()

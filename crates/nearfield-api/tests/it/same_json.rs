@@ -86,20 +86,19 @@ fn object(dialect: Dialect, map: &Map<String, Value>, path: &str) -> Value {
             out.insert(name.to_owned(), text);
         }
     }
-    if dialect == Dialect::OpenAiResponses && path == ".input[]" && out.contains_key("role") {
-        if out.get("type") == Some(&json!("message")) {
-            out.remove("type");
-        }
+    if dialect == Dialect::OpenAiResponses
+        && path == ".input[]"
+        && out.contains_key("role")
+        && out.get("type") == Some(&json!("message"))
+    {
+        out.remove("type");
     }
     Value::Object(out)
 }
 
 fn whole(dialect: Dialect, body: &mut Map<String, Value>) {
-    match (dialect, body.get("input").cloned()) {
-        (Dialect::OpenAiResponses, Some(text @ Value::String(_))) => {
-            body.insert("input".to_owned(), json!([{"role": "user", "content": text}]));
-        }
-        _ => {}
+    if let (Dialect::OpenAiResponses, Some(text @ Value::String(_))) = (dialect, body.get("input").cloned()) {
+        body.insert("input".to_owned(), json!([{"role": "user", "content": text}]));
     }
     if dialect != Dialect::Gemini {
         return;

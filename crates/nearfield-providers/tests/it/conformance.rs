@@ -228,7 +228,7 @@ async fn conforms(setup: &Setup, provider: &Provider) {
     reasoning(setup, &backend, provider).await;
 
     let mut request = says("no");
-    request.model = "vendor.refuses".to_owned();
+    "vendor.refuses".clone_into(&mut request.model);
     let events = ask(&backend, request).await.unwrap();
     let refused = events.iter().any(|event| matches!(event, Event::Refusal { .. }));
     assert!(
@@ -289,7 +289,7 @@ async fn reasoning(setup: &Setup, backend: &Cloud, provider: &Provider) {
     let mut request = says("think");
     request.reasoning.effort = Some("low".to_owned());
     if provider.dialect == Dialect::Bedrock {
-        request.model = "us.anthropic.claude".to_owned();
+        "us.anthropic.claude".clone_into(&mut request.model);
     }
     let events = ask(backend, request.clone()).await.unwrap();
     assert_eq!(text(&events), "Hello", "{name}");

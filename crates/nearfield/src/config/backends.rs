@@ -33,7 +33,7 @@ const COMPATIBLE: &str = "openai-compatible";
 /// The settings of a backend, by its kind.
 #[derive(Clone, Debug)]
 enum Settings {
-    Compatible(OpenAiCompatibleConfig),
+    Compatible(Box<OpenAiCompatibleConfig>),
     Cloud(CloudKind, Box<CloudConfig>),
 }
 
@@ -145,7 +145,8 @@ fn read(
     let cloud = CloudKind::ALL.into_iter().find(|kind| kind.as_str() == known);
     let section = ValueDeserializer::from(section);
     let settings = match cloud {
-        None => OpenAiCompatibleConfig::deserialize(section).map(Settings::Compatible),
+        None => OpenAiCompatibleConfig::deserialize(section)
+            .map(|settings| Settings::Compatible(Box::new(settings))),
         Some(kind) => {
             CloudConfig::deserialize(section).map(|settings| Settings::Cloud(kind, Box::new(settings)))
         }
