@@ -26,10 +26,15 @@ const FIXTURE_LOGITS: &[&str] = &[
     "gemma3_nested as published eb582c1337efb4d9",
     "gemma3_nested quantized 73c0fb87cad7663d",
     "gemma4_ple as published ecb2668f852e503e",
+    "gemma4_ple quantized 1113c9d749463bb9",
     "gemma4_dense as published e93b6bf0eb02abce",
+    "gemma4_dense quantized 7af688727d84110a",
     "gemma4_moe as published 2afe223d6c688d95",
+    "gemma4_moe quantized 31b881425d0bd62a",
     "qwen3_5 as published d6b5564e4f52676e",
+    "qwen3_5 quantized 3cebf8b6da81aa7d",
     "qwen3_5_moe as published 18929a1f55452cfa",
+    "qwen3_5_moe quantized 0ed523f44eb220b9",
 ];
 
 /// FNV-1a over the bytes of the logits.
