@@ -167,9 +167,14 @@ impl Fit {
         let ((start, most), (end, least)) = (self.speed(0), self.speed(plan.context));
         let share = 100.0 * full as f64 / (full + reads.weight_bytes).max(1) as f64;
         let here = if self.known.here { "" } else { ", not on this machine" };
+        let place = if plan.weights_in_memory {
+            "copied into memory for the kernels"
+        } else {
+            "mapped: read where they lie in the file"
+        };
         vec![
             ("model", format!("{}{here}", self.known.name)),
-            ("weights", format!("{}, mapped: read where they lie in the file", mib(plan.weight_bytes))),
+            ("weights", format!("{}, {place}", mib(plan.weight_bytes))),
             (
                 "cache",
                 format!(
