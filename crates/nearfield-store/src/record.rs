@@ -120,7 +120,7 @@ pub(crate) fn encode(records: &[Record]) -> Result<Vec<u8>, StoreError> {
         if bytes > MAX_RECORD {
             return Err(StoreError::RecordTooLarge { bytes });
         }
-        lines.extend_from_slice(format!("{:08x} ", crc32(json.as_bytes())).as_bytes());
+        lines.extend_from_slice(format!("{:08x} ", crc32fast::hash(json.as_bytes())).as_bytes());
         lines.extend_from_slice(json.as_bytes());
         lines.push(b'\n');
     }
@@ -131,30 +131,10 @@ pub(crate) fn encode(records: &[Record]) -> Result<Vec<u8>, StoreError> {
 pub(crate) fn decode(line: &[u8]) -> Option<Record> {
     let (checksum, json) = line.split_at_checked(8)?;
     let json = json.strip_prefix(b" ")?;
-    if format!("{:08x}", crc32(json)).as_bytes() != checksum {
+    if format!("{:08x}", crc32fast::hash(json)).as_bytes() != checksum {
         return None;
     }
     serde_json::from_slice(json).ok()
-}
-
-/// CRC-32 with the reflected polynomial 0xEDB88320, as in Ethernet and gzip.
-fn crc32(bytes: &[u8]) -> u32 {
-    const TABLE: [u32; 256] = {
-        let mut table = [0; 256];
-        let mut at = 0;
-        while at < 256 {
-            let mut value = at as u32;
-            let mut bit = 0;
-            while bit < 8 {
-                value = if value & 1 == 1 { (value >> 1) ^ 0xEDB8_8320 } else { value >> 1 };
-                bit += 1;
-            }
-            table[at] = value;
-            at += 1;
-        }
-        table
-    };
-    !bytes.iter().fold(!0, |sum: u32, &byte| (sum >> 8) ^ TABLE[((sum ^ u32::from(byte)) & 0xff) as usize])
 }
 
 #[cfg(test)]
@@ -165,7 +145,7 @@ mod tests {
 
     #[test]
     fn checksum_is_the_common_one() {
-        assert_eq!(crc32(b"123456789"), 0xCBF4_3926);
+        assert_eq!(crc32fast::hash(b"123456789"), 0xCBF4_3926);
     }
 
     fn any_record() -> impl Strategy<Value = Record> {

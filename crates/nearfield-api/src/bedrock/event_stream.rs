@@ -69,7 +69,7 @@ impl EventStreamDecoder {
         let rest = self.buffer.get(at..).unwrap_or_default();
         let (Some(length), Some(prelude)) = (number(rest, 0), rest.get(..8)) else { return Ok(None) };
         let Some(checksum) = number(rest, 8) else { return Ok(None) };
-        if crc32(prelude) != checksum {
+        if crc32fast::hash(prelude) != checksum {
             return Err(EventStreamError::Checksum);
         }
         let length = length as usize;
@@ -78,7 +78,7 @@ impl EventStreamDecoder {
         }
         let Some(message) = rest.get(..length) else { return Ok(None) };
         let (body, _) = message.split_at(length - 4);
-        if number(message, length - 4) != Some(crc32(body)) {
+        if number(message, length - 4) != Some(crc32fast::hash(body)) {
             return Err(EventStreamError::Checksum);
         }
         Ok(Some(message))
@@ -158,31 +158,11 @@ pub fn write_message(out: &mut Vec<u8>, headers: &[(&str, &str)], payload: &[u8]
     let mut message = Vec::with_capacity(FRAME + block.len() + payload.len());
     message.extend_from_slice(&((FRAME + block.len() + payload.len()) as u32).to_be_bytes());
     message.extend_from_slice(&(block.len() as u32).to_be_bytes());
-    message.extend_from_slice(&crc32(&message).to_be_bytes());
+    message.extend_from_slice(&crc32fast::hash(&message).to_be_bytes());
     message.extend_from_slice(&block);
     message.extend_from_slice(payload);
-    message.extend_from_slice(&crc32(&message).to_be_bytes());
+    message.extend_from_slice(&crc32fast::hash(&message).to_be_bytes());
     out.append(&mut message);
-}
-
-/// CRC-32 with the reflected polynomial 0xEDB88320.
-fn crc32(bytes: &[u8]) -> u32 {
-    const TABLE: [u32; 256] = {
-        let mut table = [0; 256];
-        let mut at = 0;
-        while at < 256 {
-            let mut value = at as u32;
-            let mut bit = 0;
-            while bit < 8 {
-                value = if value & 1 == 1 { (value >> 1) ^ 0xEDB8_8320 } else { value >> 1 };
-                bit += 1;
-            }
-            table[at] = value;
-            at += 1;
-        }
-        table
-    };
-    !bytes.iter().fold(!0, |sum: u32, &byte| (sum >> 8) ^ TABLE[((sum ^ u32::from(byte)) & 0xff) as usize])
 }
 
 #[cfg(test)]
