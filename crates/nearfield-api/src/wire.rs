@@ -2,7 +2,8 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::{Dialect, Error, Extra, MediaSource, Request};
+use crate::fields::{Fields, wrong_type};
+use crate::{Dialect, Error, Extra, MediaSource, Part, Request};
 
 /// Puts a field that is set.
 pub(crate) fn put(map: &mut Map<String, Value>, name: &str, value: Option<impl Into<Value>>) {
@@ -41,6 +42,24 @@ pub(crate) fn typed(kind: &str, name: &str, value: impl Into<Value>) -> Map<Stri
     map.insert("type".to_owned(), kind.into());
     map.insert(name.to_owned(), value.into());
     map
+}
+
+/// A message's content: a string, or an array of `items` that `read` takes one by one.
+pub(crate) fn string_or_parts(
+    value: Value,
+    path: &str,
+    items: &str,
+    read: impl Fn(Fields) -> Result<Part, Error>,
+) -> Result<Vec<Part>, Error> {
+    match value {
+        Value::String(text) => Ok(vec![Part::text(text)]),
+        Value::Array(parts) => parts
+            .into_iter()
+            .enumerate()
+            .map(|(i, item)| read(Fields::of(item, &format!("{path}[{i}]"))?))
+            .collect(),
+        other => Err(wrong_type(path, &format!("a string or an array of {items}"), &other)),
+    }
 }
 
 /// A file's bytes or address as one URL.

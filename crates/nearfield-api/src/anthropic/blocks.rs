@@ -2,8 +2,8 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::fields::{Fields, invalid_value, wrong_type};
-use crate::wire::{arguments_value, carry_extra, put, typed, untranslatable};
+use crate::fields::{Fields, invalid_value};
+use crate::wire::{arguments_value, carry_extra, put, string_or_parts, typed, untranslatable};
 use crate::{
     Content, Dialect, Error, Media, MediaSource, Opaque, Part, Reasoning, Request, ToolCall, ToolResult,
 };
@@ -19,15 +19,7 @@ pub(super) fn opaque(kind: &str, value: String) -> Opaque {
 
 /// Content: a string, or an array of blocks.
 pub(super) fn decode(value: Value, path: &str) -> Result<Vec<Part>, Error> {
-    match value {
-        Value::String(text) => Ok(vec![Part::text(text)]),
-        Value::Array(items) => items
-            .into_iter()
-            .enumerate()
-            .map(|(i, item)| block(Fields::of(item, &format!("{path}[{i}]"))?))
-            .collect(),
-        other => Err(wrong_type(path, "a string or an array of blocks", &other)),
-    }
+    string_or_parts(value, path, "blocks", block)
 }
 
 fn block(mut fields: Fields) -> Result<Part, Error> {

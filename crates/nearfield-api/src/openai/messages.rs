@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 use super::Limits;
 use super::chat_request::is_empty_array;
 use crate::fields::{Fields, invalid_value, too_many, wrong_type};
-use crate::wire::from_url;
+use crate::wire::{from_url, string_or_parts};
 use crate::{
     Content, Dialect, Error, Extra, Media, MediaSource, Message, Opaque, Part, Reasoning, Role, ToolCall,
     ToolResult,
@@ -166,14 +166,8 @@ fn thought_signature(call: &mut Fields) -> Option<Opaque> {
 /// A message's content: a string, or an array of parts.
 fn parts(value: Value, path: &str) -> Result<Vec<Part>, Error> {
     match value {
-        Value::String(text) => Ok(vec![Part::text(text)]),
         Value::Array(parts) if parts.is_empty() => Err(invalid_value(path, "must hold at least one part")),
-        Value::Array(parts) => parts
-            .into_iter()
-            .enumerate()
-            .map(|(i, item)| part(Fields::of(item, &format!("{path}[{i}]"))?))
-            .collect(),
-        other => Err(wrong_type(path, "a string or an array of parts", &other)),
+        value => string_or_parts(value, path, "parts", part),
     }
 }
 

@@ -2,23 +2,15 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::fields::{Fields, wrong_type};
-use crate::wire::{as_url, carry_extra, from_url, put, typed, untranslatable};
+use crate::fields::Fields;
+use crate::wire::{as_url, carry_extra, from_url, put, string_or_parts, typed, untranslatable};
 use crate::{Content, Dialect, Error, Media, MediaSource, Part, Request};
 
 const TARGET: Dialect = Dialect::OpenAiResponses;
 
 /// Content: a string, or an array of parts.
 pub(super) fn decode(value: Value, path: &str) -> Result<Vec<Part>, Error> {
-    match value {
-        Value::String(text) => Ok(vec![Part::text(text)]),
-        Value::Array(items) => items
-            .into_iter()
-            .enumerate()
-            .map(|(i, item)| part(Fields::of(item, &format!("{path}[{i}]"))?))
-            .collect(),
-        other => Err(wrong_type(path, "a string or an array of parts", &other)),
-    }
+    string_or_parts(value, path, "parts", part)
 }
 
 fn part(mut fields: Fields) -> Result<Part, Error> {
