@@ -266,9 +266,12 @@ impl Compute {
         const QUERIES: usize = 16;
         let (size, stride) = (shape.head_size, shape.width());
         let group = shape.heads / shape.key_value_heads;
-        // Few sequences and few key-value heads would leave threads idle: then query heads are dealt out one by one.
-        let whole_groups = spans.len() * shape.key_value_heads >= self.pool.threads();
-        let heads_a_unit = if whole_groups { group } else { 1 };
+        // Few rows and few key-value heads would leave threads idle: then a group's query heads are dealt out in parts.
+        let whole: usize =
+            spans.iter().map(|span| span.count.div_ceil(QUERIES) * shape.key_value_heads).sum();
+        let parts = self.pool.threads().div_ceil(whole.max(1)).min(group);
+        let heads_a_unit = (1..=group).find(|heads| group.is_multiple_of(*heads) && group / heads <= parts);
+        let heads_a_unit = heads_a_unit.unwrap_or(group);
         let mut units = Vec::new();
         for span in spans {
             for start in (0..span.count).step_by(QUERIES) {

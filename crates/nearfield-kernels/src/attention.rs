@@ -1,10 +1,20 @@
 //! Attention over cached keys and values, in the order that "The bits" fix: blocks of 32 keys and segments of 512, both
 //! aligned to position 0, so that chunks, pages, windows and threads change nothing.
 
-use crate::key_value::{KeyValueLayout, PAGE_POSITIONS};
+mod block;
+
+use std::ops::Range;
+
+use crate::key_value::{KeyValueLayout, KeyValueType, PAGE_POSITIONS};
 use crate::math;
 use crate::set::{KernelSet, multiversion};
-use crate::vector::{reduce_tree, soft_cap_body};
+use block::{Block, HALF_QUANTUM, TOGETHER, attend};
+
+/// Queries times heads up to which the cache is read directly. What is taken out of large heads leaves the first-level
+/// cache, so they gain for longer.
+const fn most_direct(head_size: usize) -> usize {
+    if head_size < 256 { 8 } else { 32 }
+}
 
 /// Positions whose online softmax is kept apart and merged afterwards.
 pub const SEGMENT_POSITIONS: usize = 512;
@@ -58,8 +68,6 @@ pub struct Queries<'a> {
 pub struct AttentionScratch {
     keys: Vec<f32>,
     values: Vec<f32>,
-    /// Of each head of the group.
-    scores: Vec<[f32; PAGE_POSITIONS]>,
     segment: Vec<State>,
     total: Vec<State>,
     outputs: Vec<f32>,
@@ -98,32 +106,55 @@ pub fn attention(
     let end = queries.first_position + queries.count;
     let first_seen = settings.window.map_or(0, |window| (queries.first_position + 1).saturating_sub(window));
     let (segment_outputs, total_outputs) = scratch.outputs.split_at_mut(states * size);
+    let query = |state: usize| {
+        let at = state / queries.heads * queries.stride + state % queries.heads * size;
+        &queries.values[at..][..size]
+    };
+    // A few queries take the keys from the cache themselves; more share what was taken out once.
+    let direct = cache.layout.kind() == KeyValueType::F16
+        && set != KernelSet::Scalar
+        && size.is_multiple_of(HALF_QUANTUM)
+        && states <= most_direct(size);
     let mut block = first_seen / PAGE_POSITIONS;
     while block * PAGE_POSITIONS < end {
         let start = block * PAGE_POSITIONS;
-        cache.layout.read(set, cache.page(block), head, &mut scratch.keys, &mut scratch.values);
-        for t in 0..queries.count {
+        let page = cache.page(block);
+        let contents = if direct {
+            let (keys, values) = cache.layout.head_of(page, head);
+            Block::Half { keys, values }
+        } else {
+            cache.layout.read(set, page, head, &mut scratch.keys, &mut scratch.values);
+            Block::Single { keys: &scratch.keys, values: &scratch.values }
+        };
+        let mut meet = |range: Range<usize>, visible: Range<usize>| {
+            for first in range.clone().step_by(TOGETHER) {
+                let count = TOGETHER.min(range.end - first);
+                let together: [&[f32]; TOGETHER] = std::array::from_fn(|i| query(first + i.min(count - 1)));
+                attend(
+                    set,
+                    contents,
+                    &together[..count],
+                    visible.clone(),
+                    settings,
+                    &mut scratch.segment[first..first + count],
+                    &mut segment_outputs[first * size..(first + count) * size],
+                );
+            }
+        };
+        let visible = |t: usize| {
             let position = queries.first_position + t;
             let from = settings.window.map_or(0, |window| (position + 1).saturating_sub(window));
-            let visible = from.max(start)..(position + 1).min(start + PAGE_POSITIONS);
-            if visible.is_empty() {
-                continue;
-            }
-            let heads = &queries.values[t * queries.stride..][..queries.heads * size];
-            scratch.scores.resize(queries.heads, [0.0; PAGE_POSITIONS]);
-            score_block(set, heads, &scratch.keys, size, &mut scratch.scores);
-            for h in 0..queries.heads {
-                let state = t * queries.heads + h;
-                attend_block(
-                    set,
-                    &mut scratch.scores[h],
-                    &scratch.values,
-                    visible.start - start,
-                    visible.end - start,
-                    settings,
-                    &mut scratch.segment[state],
-                    &mut segment_outputs[state * size..][..size],
-                );
+            from.clamp(start, start + PAGE_POSITIONS) - start
+                ..(position + 1).clamp(start, start + PAGE_POSITIONS) - start
+        };
+        if visible(0).end == PAGE_POSITIONS && visible(queries.count - 1).start == 0 {
+            meet(0..states, 0..PAGE_POSITIONS);
+        } else {
+            for t in 0..queries.count {
+                let visible = visible(t);
+                if visible.start < visible.end {
+                    meet(t * queries.heads..(t + 1) * queries.heads, visible);
+                }
             }
         }
         block += 1;
@@ -151,112 +182,6 @@ pub fn attention(
         }
     }
 }
-
-multiversion! {
-    fn score_block / score_block_avx2 / score_block_avx512(
-        queries: &[f32], keys: &[f32], size: usize, scores: &mut [[f32; PAGE_POSITIONS]],
-    ) = score_block_body;
-}
-
-/// Products of the queries of a group of heads, one after the other, with the keys of a block.
-#[inline(always)]
-fn score_block_body(queries: &[f32], keys: &[f32], size: usize, scores: &mut [[f32; PAGE_POSITIONS]]) {
-    // Several heads at once, so that the chains of one do not wait alone.
-    let (fours, rest) = scores.as_chunks_mut::<4>();
-    let done = 4 * fours.len();
-    for (i, four) in fours.iter_mut().enumerate() {
-        *four = score_heads::<4>(&queries[4 * i * size..][..4 * size], keys, size);
-    }
-    let queries = &queries[done * size..];
-    match rest {
-        [a, b, c] => [*a, *b, *c] = score_heads::<3>(queries, keys, size),
-        [a, b] => [*a, *b] = score_heads::<2>(queries, keys, size),
-        [a] => [*a] = score_heads::<1>(queries, keys, size),
-        _ => {}
-    }
-}
-
-#[inline(always)]
-fn score_heads<const N: usize>(queries: &[f32], keys: &[f32], size: usize) -> [[f32; PAGE_POSITIONS]; N] {
-    let mut scores = [[0.0_f32; PAGE_POSITIONS]; N];
-    let queries: [&[f32]; N] = std::array::from_fn(|i| &queries[i * size..][..size]);
-    for (d, row) in keys.as_chunks::<PAGE_POSITIONS>().0.iter().enumerate().take(size) {
-        for i in 0..N {
-            for (score, key) in scores[i].iter_mut().zip(row) {
-                *score = key.mul_add(queries[i][d], *score);
-            }
-        }
-    }
-    scores
-}
-
-multiversion! {
-    fn attend_block / attend_block_avx2 / attend_block_avx512(
-        scores: &mut [f32; PAGE_POSITIONS], values: &[f32], from: usize, to: usize, settings: &AttentionSettings,
-        state: &mut State, output: &mut [f32],
-    ) = attend_block_body;
-}
-
-/// One query, whose products with the keys of a block are in `scores`, against the block: keys `from..to` are visible.
-#[inline(always)]
-fn attend_block_body(
-    scores: &mut [f32; PAGE_POSITIONS],
-    values: &[f32],
-    from: usize,
-    to: usize,
-    settings: &AttentionSettings,
-    state: &mut State,
-    output: &mut [f32],
-) {
-    for score in scores.iter_mut() {
-        *score *= settings.scale;
-    }
-    if let Some(cap) = settings.soft_cap {
-        soft_cap_body(scores, cap);
-    }
-    let mut largest = state.maximum;
-    for (j, score) in scores.iter_mut().enumerate() {
-        let masked = j < from || j >= to;
-        *score = if masked { f32::NEG_INFINITY } else { *score };
-        largest = if *score > largest { *score } else { largest };
-    }
-    let correction = math::exp(state.maximum - largest);
-    let mut weights = [0.0_f32; PAGE_POSITIONS];
-    for (weight, score) in weights.iter_mut().zip(scores.iter()) {
-        *weight = math::exp(*score - largest);
-    }
-    let mut lanes = [0.0_f32; 16];
-    for (i, lane) in lanes.iter_mut().enumerate() {
-        *lane = weights[i] + weights[16 + i];
-    }
-    state.sum = state.sum.mul_add(correction, reduce_tree(lanes));
-    state.maximum = largest;
-    state.filled = true;
-    let size = output.len();
-    let (tiles, rest) = output.as_chunks_mut::<OUTPUT_TILE>();
-    for (tile, out) in tiles.iter_mut().enumerate() {
-        // A copy that the compiler keeps in registers from key to key.
-        let mut sums = out.map(|value| value * correction);
-        for (j, weight) in weights.iter().enumerate().take(to).skip(from) {
-            let row = &values[j * size + tile * OUTPUT_TILE..][..OUTPUT_TILE];
-            for (sum, value) in sums.iter_mut().zip(row) {
-                *sum = value.mul_add(*weight, *sum);
-            }
-        }
-        *out = sums;
-    }
-    let done = size - rest.len();
-    for (d, out) in rest.iter_mut().enumerate() {
-        let mut sum = *out * correction;
-        for (j, weight) in weights.iter().enumerate().take(to).skip(from) {
-            sum = values[j * size + done + d].mul_add(*weight, sum);
-        }
-        *out = sum;
-    }
-}
-
-/// Components of an output that are summed together.
-const OUTPUT_TILE: usize = 64;
 
 multiversion! {
     fn merge / merge_avx2 / merge_avx512(

@@ -124,6 +124,18 @@ impl KeyValueLayout {
         bytes[at..at + 4].copy_from_slice(&scale.to_le_bytes());
     }
 
+    /// The element type.
+    pub(crate) const fn kind(&self) -> KeyValueType {
+        self.kind
+    }
+
+    /// The keys and the values of one head of a page, as stored.
+    pub(crate) fn head_of<'a>(&self, page: &'a [u8], head: usize) -> (&'a [u8], &'a [u8]) {
+        let (keys, values) = page[..self.page_bytes()].split_at(self.heads * self.head_bytes());
+        let range = head * self.head_bytes()..(head + 1) * self.head_bytes();
+        (&keys[range.clone()], &values[range])
+    }
+
     /// Reads one head of a page as `f32`: `keys` is `[head_size][32]`, `values` is `[32][head_size]`. Places that were
     /// never written hold anything.
     ///
@@ -137,9 +149,7 @@ impl KeyValueLayout {
         keys: &mut [f32],
         values: &mut [f32],
     ) {
-        let (key_bytes, value_bytes) = page[..self.page_bytes()].split_at(self.heads * self.head_bytes());
-        let key_bytes = &key_bytes[head * self.head_bytes()..][..self.head_bytes()];
-        let value_bytes = &value_bytes[head * self.head_bytes()..][..self.head_bytes()];
+        let (key_bytes, value_bytes) = self.head_of(page, head);
         self.read_one(set, key_bytes, keys);
         self.read_one(set, value_bytes, values);
         if self.kind == KeyValueType::Q8 {

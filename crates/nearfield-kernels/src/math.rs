@@ -7,7 +7,7 @@
 /// `2^n` for -126 <= n <= 127.
 #[inline(always)]
 fn exp2_integer(n: i32) -> f32 {
-    f32::from_bits(((n + 127) << 23) as u32)
+    f32::from_bits((n.wrapping_add(127) << 23) as u32)
 }
 
 /// e^x. Error below 1.2 units in the last place; exactly 1 at 0, 0 below -87.33 (results that would be subnormal are
@@ -27,9 +27,10 @@ pub fn exp(x: f32) -> f32 {
     p = p.mul_add(r, 0.5);
     let y = p.mul_add(r * r, r) + 1.0;
     // n reaches 128, so the power of two is applied in two halves.
-    let n = n as i32;
+    // Added to 1.5 * 2^23, a small whole number stands in the lowest bits; `as` would be tested and done lane by lane.
+    let n = ((n + 12_582_912.0).to_bits() as i32).wrapping_sub(0x4B40_0000);
     let half = n >> 1;
-    let y = y * exp2_integer(half) * exp2_integer(n - half);
+    let y = y * exp2_integer(half) * exp2_integer(n.wrapping_sub(half));
     let y = if x < -87.33 { 0.0 } else { y };
     let y = if x > 88.722_83 { f32::INFINITY } else { y };
     if x.is_nan() { x } else { y }
