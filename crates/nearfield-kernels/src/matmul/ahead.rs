@@ -30,14 +30,26 @@ impl<'a> Ahead<'a> {
     }
 }
 
-/// Asks for a cache line. A hint: it never faults.
-#[inline(always)]
-pub(crate) fn prefetch(line: *const u8) {
-    #[cfg(target_arch = "x86_64")]
-    // SAFETY: a prefetch has no effect but on the cache, and SSE is part of x86-64.
-    unsafe {
-        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(line.cast());
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = line;
+macro_rules! prefetch {
+    ($(#[$meta:meta])* $name:ident, $hint:ident) => {
+        $(#[$meta])*
+        #[inline(always)]
+        pub(crate) fn $name(line: *const u8) {
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: a prefetch has no effect but on the cache, and SSE is part of x86-64.
+            unsafe {
+                std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::$hint }>(line.cast());
+            }
+            #[cfg(not(target_arch = "x86_64"))]
+            let _ = line;
+        }
+    };
+}
+prefetch! {
+    /// Asks for a cache line. A hint: it never faults.
+    prefetch, _MM_HINT_T0
+}
+prefetch! {
+    /// Asks for a cache line in the second-level cache.
+    prefetch_far, _MM_HINT_T1
 }

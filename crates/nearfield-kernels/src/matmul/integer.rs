@@ -222,23 +222,16 @@ unsafe fn body<S: Simd>(
         let used = S::ROWS.min(rows.end - first_row);
         // SAFETY: the CPU has `S`; sources come from checked shapes, and the outputs are the caller's promise.
         unsafe {
-            let mut finish = |t: usize, sum: S::F, minimum: S::F| {
-                let mut lanes = [0.0_f32; 16];
-                let total = S::mul(S::add(sum, minimum), S::splat_float(weights.scale()));
-                S::store_float(lanes.as_mut_ptr(), total);
-                for (lane, value) in lanes[..used].iter().enumerate() {
-                    output.write(t, first_row + lane, *value);
-                }
-            };
+            let outputs = Outputs { output, scale: weights.scale(), first_row, used };
             match weights.place(first_row) {
                 RowPlace::Panel { bytes, row } => {
                     let source = PanelRows::new(format, bytes.as_ptr(), blocks, row);
-                    chains::<S, _>(format, source, blocks, &inputs, sums, &mut finish);
+                    chains::<S, _>(format, source, blocks, &inputs, sums, &outputs);
                 }
                 RowPlace::File(_) => {
                     let pointers = row_pointers(weights, first_row);
                     let source = FileRows::new::<S>(weights, &pointers, first_row);
-                    chains::<S, _>(format, source, blocks, &inputs, sums, &mut finish);
+                    chains::<S, _>(format, source, blocks, &inputs, sums, &outputs);
                 }
             }
         }
@@ -270,7 +263,39 @@ macro_rules! each_part {
     };
 }
 
-/// All chains of `ROWS` rows: `finish(t, sum, minimum)` for each activation row `t`.
+/// Where the outputs of up to `ROWS` rows go.
+struct Outputs<'a> {
+    output: &'a Output<'a>,
+    scale: f32,
+    first_row: usize,
+    used: usize,
+}
+
+impl Outputs<'_> {
+    /// Ends the chains of activation row `t`.
+    ///
+    /// # Safety
+    /// The CPU has `S`, and the rows' outputs are the caller's to write.
+    // Not a closure: those do not take over the instruction set of the function that they stand in.
+    #[inline(always)]
+    unsafe fn finish<S: Simd>(&self, t: usize, sum: S::F, minimum: S::F) {
+        // SAFETY: the caller's promise; the lanes hold a vector.
+        unsafe {
+            let total = S::mul(S::add(sum, minimum), S::splat_float(self.scale));
+            if self.used == S::ROWS {
+                S::store_float(self.output.place(t, self.first_row), total);
+                return;
+            }
+            let mut lanes = [0.0_f32; 16];
+            S::store_float(lanes.as_mut_ptr(), total);
+            for (lane, value) in lanes[..self.used].iter().enumerate() {
+                self.output.write(t, self.first_row + lane, *value);
+            }
+        }
+    }
+}
+
+/// All chains of `ROWS` rows, of each activation row.
 ///
 /// # Safety
 /// As [`by_format`]; the source has `blocks` blocks, and `sums` two vectors for each activation row.
@@ -281,7 +306,7 @@ unsafe fn chains<S: Simd, R: Source<S>>(
     blocks: usize,
     inputs: &Inputs<'_>,
     sums: &mut [f32],
-    finish: &mut impl FnMut(usize, S::F, S::F),
+    outputs: &Outputs<'_>,
 ) {
     let count = inputs.activations.rows();
     let parts = format.block_size() / GROUP;
@@ -290,9 +315,9 @@ unsafe fn chains<S: Simd, R: Source<S>>(
         if count == 1 {
             let (mut sum, mut minimum) = (S::splat_float(0.0), S::splat_float(0.0));
             for block in 0..blocks {
-                source.fetch_ahead(format, block);
                 macro_rules! step {
                     ($part:literal) => {
+                        source.fetch_ahead(format, block, $part);
                         let group = unpack::<S, R>(format, source, block, $part);
                         let activation = inputs.group(format, 0, block * parts + $part);
                         accumulate::<S>(format, &group, activation, &mut sum, &mut minimum);
@@ -300,7 +325,7 @@ unsafe fn chains<S: Simd, R: Source<S>>(
                 }
                 each_part!(format, step);
             }
-            finish(0, sum, minimum);
+            outputs.finish::<S>(0, sum, minimum);
             return;
         }
         let (sums, minimums) = sums.split_at_mut(count * S::ROWS);
@@ -312,9 +337,9 @@ unsafe fn chains<S: Simd, R: Source<S>>(
         for first in (0..blocks).step_by(TILE_GROUPS / parts) {
             let n = (TILE_GROUPS / parts).min(blocks - first);
             for i in 0..n {
-                source.fetch_ahead(format, first + i);
                 macro_rules! step {
                     ($part:literal) => {
+                        source.fetch_ahead(format, first + i, $part);
                         tile[i * parts + $part] = unpack::<S, R>(format, source, first + i, $part);
                     };
                 }
@@ -345,7 +370,7 @@ unsafe fn chains<S: Simd, R: Source<S>>(
             } else {
                 S::splat_float(0.0)
             };
-            finish(t, S::load_float(sums.as_ptr().add(at)), minimum);
+            outputs.finish::<S>(t, S::load_float(sums.as_ptr().add(at)), minimum);
         }
     }
 }
@@ -368,11 +393,14 @@ unsafe fn continue_chains<S: Simd, const T: usize>(
     let minimums = minimums[t * S::ROWS..][..T * S::ROWS].as_mut_ptr();
     // SAFETY: the slices above are T vectors long; the rest is the caller's promise.
     unsafe {
-        let load = |from: *mut f32, i: usize| {
-            if i < T { S::load_float(from.add(i * S::ROWS)) } else { S::splat_float(0.0) }
-        };
-        let mut sum: [S::F; 8] = std::array::from_fn(|i| load(sums, i));
-        let mut minimum: [S::F; 8] = std::array::from_fn(|i| load(minimums, i));
+        let mut sum = [S::splat_float(0.0); 8];
+        let mut minimum = sum;
+        for i in 0..T {
+            sum[i] = S::load_float(sums.add(i * S::ROWS));
+            if format.has_minimum() {
+                minimum[i] = S::load_float(minimums.add(i * S::ROWS));
+            }
+        }
         for (g, group) in tile.iter().enumerate() {
             macro_rules! step {
                 ($($i:literal)*) => {

@@ -12,7 +12,7 @@ use std::ops::Range;
 use crate::activation::{GROUP, QuantizedRows};
 use crate::set::KernelSet;
 
-pub(crate) use ahead::prefetch;
+pub(crate) use ahead::{prefetch, prefetch_far};
 pub use weights::{ShapeMismatch, WeightMatrix};
 
 /// The right side of a product.
@@ -67,10 +67,20 @@ impl<'a> Output<'a> {
     /// No other thread touches this element.
     #[inline(always)]
     unsafe fn write(&self, activation: usize, row: usize, value: f32) {
+        // SAFETY: the caller's promise.
+        unsafe { self.place(activation, row).write(value) };
+    }
+
+    /// Where the outputs of an activation row lie, from that of weight row `row`.
+    ///
+    /// # Safety
+    /// `matmul` has checked that both rows are inside.
+    #[inline(always)]
+    unsafe fn place(&self, activation: usize, row: usize) -> *mut f32 {
         let at = activation * self.stride + row;
         debug_assert!(at < self.length);
-        // SAFETY: `matmul` has checked that the last element is inside.
-        unsafe { self.pointer.add(at).write(value) };
+        // SAFETY: the caller's promise.
+        unsafe { self.pointer.add(at) }
     }
 }
 

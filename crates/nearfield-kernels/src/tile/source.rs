@@ -1,7 +1,8 @@
 //! Where unpackers read a block's bytes from: rows as they lie in a file, or a panel of sixteen rows.
 
+use crate::activation::GROUP;
 use crate::format::WeightFormat;
-use crate::matmul::{WeightMatrix, prefetch};
+use crate::matmul::{WeightMatrix, prefetch, prefetch_far};
 use crate::panel::{self, PANEL_ROWS};
 use crate::simd::Simd;
 
@@ -20,8 +21,9 @@ pub(crate) trait Source<S: Simd>: Copy {
     unsafe fn narrow_half(self, format: WeightFormat, block: usize) -> S::F;
     /// The one-byte narrow field.
     unsafe fn narrow_byte(self, format: WeightFormat, block: usize) -> S::I;
-    /// Asks for the bytes that will be read after block `block`, where rows alone do not lead the hardware to them.
-    unsafe fn fetch_ahead(self, format: WeightFormat, block: usize);
+    /// Asks for bytes that will be read after block `block`, where rows alone do not lead the hardware to them: those
+    /// that fall to part `part`, so that requests are spread evenly.
+    unsafe fn fetch_ahead(self, format: WeightFormat, block: usize, part: usize);
 }
 
 /// Rows as they lie in the file; those past the end repeat the last one.
@@ -81,9 +83,11 @@ impl<S: Simd> Source<S> for FileRows<'_> {
     /// Sixteen rows are sixteen short streams, which hardware prefetchers follow badly; together the rows after them
     /// are one long run of bytes.
     #[inline(always)]
-    unsafe fn fetch_ahead(self, _: WeightFormat, block: usize) {
-        for line in (0..self.span).step_by(64) {
-            prefetch(self.next.wrapping_add(block * self.span + line));
+    unsafe fn fetch_ahead(self, format: WeightFormat, block: usize, part: usize) {
+        let parts = format.block_size() / GROUP;
+        let lines = self.span.div_ceil(64);
+        for line in lines * part / parts..lines * (part + 1) / parts {
+            prefetch(self.next.wrapping_add(block * self.span + 64 * line));
         }
     }
 }
@@ -149,18 +153,22 @@ impl<S: Simd> Source<S> for PanelRows {
     }
 
     #[inline(always)]
-    unsafe fn fetch_ahead(self, format: WeightFormat, block: usize) {
-        let words = panel::words(format);
-        for word in block * words..(block + 1) * words {
+    unsafe fn fetch_ahead(self, format: WeightFormat, block: usize, part: usize) {
+        let (words, parts) = (panel::words(format), format.block_size() / GROUP);
+        for word in words * part / parts..words * (part + 1) / parts {
             // Past the end of the matrix this only asks in vain.
-            prefetch(self.words.wrapping_add(word * 4 * PANEL_ROWS + AHEAD));
+            let line = self.words.wrapping_add((block * words + word) * 4 * PANEL_ROWS);
+            prefetch_far(line.wrapping_add(FAR_AHEAD));
+            prefetch(line.wrapping_add(AHEAD));
         }
         // The narrow fields are a stream of their own, of which this panel's part was asked for by the one before.
-        if panel::narrow(format).bytes > 0 {
+        if part == 0 && panel::narrow(format).bytes > 0 {
             prefetch(self.next_narrow.wrapping_add(block * panel::narrow(format).bytes * PANEL_ROWS));
         }
     }
 }
 
-/// How far ahead of its use a line of a panel is asked for.
-const AHEAD: usize = 4096;
+/// How far ahead of its use a line of a panel is asked for: into the second-level cache, then into the first. The first
+/// alone has too few places for lines under way to keep the memory busy.
+const FAR_AHEAD: usize = 8192;
+const AHEAD: usize = 2048;
