@@ -3,11 +3,14 @@
 use std::ops::Range;
 
 use super::weights::{RowPlace, row_pointers};
+use super::wide::{Chains, LEAST_ROWS, WIDE_ROWS, continue_wide};
 use super::{MatmulScratch, Output, WeightMatrix};
 use crate::activation::{GROUP, QuantizedRow, QuantizedRows};
-use crate::format::{Group, GroupShape, WeightFormat, unpack_group};
+use crate::format::{self, GroupShape, WeightFormat, unpack_group};
 use crate::simd::Simd;
-use crate::tile::{self, FileRows, GroupActivation, PanelRows, Source, TILE_GROUPS, accumulate, unpack};
+use crate::tile::{
+    self, FileRows, Group, GroupActivation, PanelRows, Source, TILE_GROUPS, accumulate, unpack,
+};
 
 /// The definition: one output of an integer format, of a row's bytes as they lie in the file.
 fn chain(weights: &WeightMatrix<'_>, bytes: &[u8], activation: QuantizedRow<'_>) -> f32 {
@@ -30,7 +33,7 @@ fn chain(weights: &WeightMatrix<'_>, bytes: &[u8], activation: QuantizedRow<'_>)
 }
 
 /// One group's step of an output's chain.
-fn chain_step(format: WeightFormat, group: &Group, codes: &[i8], scale: f32, sum: f32) -> f32 {
+fn chain_step(format: WeightFormat, group: &format::Group, codes: &[i8], scale: f32, sum: f32) -> f32 {
     let dot = |half: usize| -> i32 {
         let range = 16 * half..16 * half + 16;
         codes[range.clone()].iter().zip(&group.codes[range]).map(|(a, w)| i32::from(*a) * i32::from(*w)).sum()
@@ -144,7 +147,7 @@ unsafe fn by_format<S: Simd>(
 }
 
 /// What the chains of one call need beside the weights.
-struct Inputs<'a> {
+pub(super) struct Inputs<'a> {
     activations: &'a QuantizedRows,
     starts: &'a [[i32; 2]],
     code_sums: &'a [[f32; 2]],
@@ -156,7 +159,7 @@ impl Inputs<'_> {
     /// # Safety
     /// Both exist.
     #[inline(always)]
-    unsafe fn group(&self, format: WeightFormat, t: usize, g: usize) -> GroupActivation<'_> {
+    pub(super) unsafe fn group(&self, format: WeightFormat, t: usize, g: usize) -> GroupActivation<'_> {
         let at = t * self.activations.groups() + g;
         // SAFETY: the caller's promise; `starts` and `code_sums` have an element for each group where they are read.
         unsafe {
@@ -216,10 +219,27 @@ unsafe fn body<S: Simd>(
     let MatmulScratch { sums, starts, code_sums, .. } = scratch;
     prepare(format, S::UNSIGNED, activations, starts, code_sums);
     let inputs = Inputs { activations, starts, code_sums };
-    sums.resize(2 * activations.rows() * S::ROWS, 0.0);
+    sums.resize(4 * activations.rows() * S::ROWS, 0.0);
     let blocks = weights.columns() / format.block_size();
-    for first_row in rows.clone().step_by(S::ROWS) {
+    let mut first_row = rows.start;
+    while first_row < rows.end {
         let used = S::ROWS.min(rows.end - first_row);
+        if S::ROWS == 16
+            && activations.rows() >= LEAST_ROWS
+            && first_row + 2 * S::ROWS <= rows.end
+            && let RowPlace::Panel { bytes: a, row: 0 } = weights.place(first_row)
+            && let RowPlace::Panel { bytes: b, row: 0 } = weights.place(first_row + S::ROWS)
+        {
+            // SAFETY: as below.
+            unsafe {
+                let a = PanelRows::new(format, a.as_ptr(), blocks, 0).in_pairs(format, blocks);
+                let b = PanelRows::new(format, b.as_ptr(), blocks, 0).in_pairs(format, blocks);
+                let outputs = Outputs { output, scale: weights.scale(), first_row, used: S::ROWS };
+                chains_of_two::<S>(format, [a, b], blocks, &inputs, sums, &outputs);
+            }
+            first_row += 2 * S::ROWS;
+            continue;
+        }
         // SAFETY: the CPU has `S`; sources come from checked shapes, and the outputs are the caller's promise.
         unsafe {
             let outputs = Outputs { output, scale: weights.scale(), first_row, used };
@@ -235,6 +255,7 @@ unsafe fn body<S: Simd>(
                 }
             }
         }
+        first_row += S::ROWS;
     }
 }
 
@@ -293,6 +314,26 @@ impl Outputs<'_> {
             }
         }
     }
+
+    /// Ends the stored chains of `count` activation rows.
+    ///
+    /// # Safety
+    /// As [`Outputs::finish`]; both slices have a vector for each activation row, `minimums` where the format has them.
+    #[inline(always)]
+    unsafe fn finish_all<S: Simd>(&self, format: WeightFormat, count: usize, sums: &[f32], minimums: &[f32]) {
+        for t in 0..count {
+            let at = t * S::ROWS;
+            // SAFETY: the caller's promise.
+            unsafe {
+                let minimum = if format.has_minimum() {
+                    S::load_float(minimums[at..].as_ptr())
+                } else {
+                    S::splat_float(0.0)
+                };
+                self.finish::<S>(t, S::load_float(sums[at..].as_ptr()), minimum);
+            }
+        }
+    }
 }
 
 /// All chains of `ROWS` rows, of each activation row.
@@ -328,12 +369,12 @@ unsafe fn chains<S: Simd, R: Source<S>>(
             outputs.finish::<S>(0, sum, minimum);
             return;
         }
-        let (sums, minimums) = sums.split_at_mut(count * S::ROWS);
+        let (sums, minimums) = sums[..2 * count * S::ROWS].split_at_mut(count * S::ROWS);
         sums.fill(0.0);
         if format.has_minimum() {
             minimums.fill(0.0);
         }
-        let mut tile = [tile::Group::<S>::new(); TILE_GROUPS];
+        let mut tile = [Group::<S>::new(); TILE_GROUPS];
         for first in (0..blocks).step_by(TILE_GROUPS / parts) {
             let n = (TILE_GROUPS / parts).min(blocks - first);
             for i in 0..n {
@@ -346,31 +387,98 @@ unsafe fn chains<S: Simd, R: Source<S>>(
                 each_part!(format, step);
             }
             let (tile, first) = (&tile[..n * parts], first * parts);
-            let mut t = 0;
-            while t + 8 <= count && S::ROWS == 16 {
-                continue_chains::<S, 8>(format, tile, inputs, t, first, sums, minimums);
-                t += 8;
-            }
-            while t + 4 <= count {
-                continue_chains::<S, 4>(format, tile, inputs, t, first, sums, minimums);
-                t += 4;
-            }
-            while t + 2 <= count {
-                continue_chains::<S, 2>(format, tile, inputs, t, first, sums, minimums);
-                t += 2;
-            }
-            if t < count {
-                continue_chains::<S, 1>(format, tile, inputs, t, first, sums, minimums);
-            }
+            continue_rest::<S>(format, tile, inputs, 0, first, sums, minimums);
         }
-        for t in 0..count {
-            let at = t * S::ROWS;
-            let minimum = if format.has_minimum() {
-                S::load_float(minimums.as_ptr().add(at))
-            } else {
-                S::splat_float(0.0)
-            };
-            outputs.finish::<S>(t, S::load_float(sums.as_ptr().add(at)), minimum);
+        outputs.finish_all::<S>(format, count, sums, minimums);
+    }
+}
+
+/// All chains of two panels, of all activation rows.
+///
+/// # Safety
+/// As [`chains`], with four vectors of `sums` for each activation row.
+#[inline(always)]
+unsafe fn chains_of_two<S: Simd>(
+    format: WeightFormat,
+    sources: [PanelRows; 2],
+    blocks: usize,
+    inputs: &Inputs<'_>,
+    sums: &mut [f32],
+    outputs: &Outputs<'_>,
+) {
+    let count = inputs.activations.rows();
+    let parts = format.block_size() / GROUP;
+    let (a, b) = sums[..4 * count * S::ROWS].split_at_mut(2 * count * S::ROWS);
+    a.fill(0.0);
+    b.fill(0.0);
+    let (a_sums, a_minimums) = a.split_at_mut(count * S::ROWS);
+    let (b_sums, b_minimums) = b.split_at_mut(count * S::ROWS);
+    // SAFETY: the caller's promise; `t` stays below `count`.
+    unsafe {
+        let mut tiles = [[Group::<S>::new(); TILE_GROUPS]; 2];
+        for first in (0..blocks).step_by(TILE_GROUPS / parts) {
+            let n = (TILE_GROUPS / parts).min(blocks - first);
+            for i in 0..n {
+                macro_rules! step {
+                    ($part:literal) => {
+                        Source::<S>::fetch_ahead(sources[0], format, first + i, $part);
+                        Source::<S>::fetch_ahead(sources[1], format, first + i, $part);
+                        tiles[0][i * parts + $part] = unpack::<S, _>(format, sources[0], first + i, $part);
+                        tiles[1][i * parts + $part] = unpack::<S, _>(format, sources[1], first + i, $part);
+                    };
+                }
+                each_part!(format, step);
+            }
+            let two = [&tiles[0][..n * parts], &tiles[1][..n * parts]];
+            let first = first * parts;
+            let mut t = 0;
+            while t + WIDE_ROWS <= count {
+                let at = t * S::ROWS;
+                let a = Chains { sums: a_sums[at..].as_mut_ptr(), minimums: a_minimums[at..].as_mut_ptr() };
+                let b = Chains { sums: b_sums[at..].as_mut_ptr(), minimums: b_minimums[at..].as_mut_ptr() };
+                continue_wide::<S>(format, two, inputs, t, first, [a, b]);
+                t += WIDE_ROWS;
+            }
+            continue_rest::<S>(format, two[0], inputs, t, first, a_sums, a_minimums);
+            continue_rest::<S>(format, two[1], inputs, t, first, b_sums, b_minimums);
+        }
+        outputs.finish_all::<S>(format, count, a_sums, a_minimums);
+        let outputs = Outputs { first_row: outputs.first_row + S::ROWS, ..*outputs };
+        outputs.finish_all::<S>(format, count, b_sums, b_minimums);
+    }
+}
+
+/// Continues the stored chains of activation rows `t ..` over a tile that begins at group `first`.
+///
+/// # Safety
+/// As [`chains`].
+#[inline(always)]
+unsafe fn continue_rest<S: Simd>(
+    format: WeightFormat,
+    tile: &[Group<S>],
+    inputs: &Inputs<'_>,
+    mut t: usize,
+    first: usize,
+    sums: &mut [f32],
+    minimums: &mut [f32],
+) {
+    let count = inputs.activations.rows();
+    // SAFETY: the caller's promise.
+    unsafe {
+        while t + 8 <= count && S::ROWS == 16 {
+            continue_chains::<S, 8>(format, tile, inputs, t, first, sums, minimums);
+            t += 8;
+        }
+        while t + 4 <= count {
+            continue_chains::<S, 4>(format, tile, inputs, t, first, sums, minimums);
+            t += 4;
+        }
+        while t + 2 <= count {
+            continue_chains::<S, 2>(format, tile, inputs, t, first, sums, minimums);
+            t += 2;
+        }
+        if t < count {
+            continue_chains::<S, 1>(format, tile, inputs, t, first, sums, minimums);
         }
     }
 }
@@ -382,7 +490,7 @@ unsafe fn chains<S: Simd, R: Source<S>>(
 #[inline(always)]
 unsafe fn continue_chains<S: Simd, const T: usize>(
     format: WeightFormat,
-    tile: &[tile::Group<S>],
+    tile: &[Group<S>],
     inputs: &Inputs<'_>,
     t: usize,
     first: usize,

@@ -6,6 +6,7 @@ mod float;
 mod fp8;
 mod integer;
 mod weights;
+mod wide;
 
 use std::ops::Range;
 

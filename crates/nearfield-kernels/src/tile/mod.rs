@@ -133,6 +133,15 @@ pub(crate) struct GroupActivation<'a> {
     pub(crate) sums: [f32; 2],
 }
 
+impl GroupActivation<'_> {
+    /// Codes `4j .. 4j + 4`.
+    #[inline(always)]
+    pub(crate) fn quad(&self, j: usize) -> i32 {
+        let (quads, _) = self.codes.as_chunks::<4>();
+        i32::from_ne_bytes(quads[j].map(|code| code as u8))
+    }
+}
+
 /// One group's step of `ROWS` chains: `sum` by the dot, `minimum` by the weights' minimums.
 ///
 /// # Safety
@@ -146,8 +155,7 @@ pub(crate) unsafe fn accumulate<S: Simd>(
     minimum: &mut S::F,
 ) {
     let shape = format.group_shape().unwrap_or(GroupShape::Whole);
-    let (quads, _) = activation.codes.as_chunks::<4>();
-    let quad = |j: usize| i32::from_ne_bytes(quads[j].map(|code| code as u8));
+    let quad = |j: usize| activation.quad(j);
     // SAFETY: the caller's promise.
     unsafe {
         let scale = S::splat_float(activation.scale);

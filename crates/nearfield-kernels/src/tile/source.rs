@@ -97,8 +97,10 @@ impl<S: Simd> Source<S> for FileRows<'_> {
 pub(crate) struct PanelRows {
     words: *const u8,
     narrow: *const u8,
-    /// Those of the panel after this one.
+    /// Those of the panel to be read after this one.
     next_narrow: *const u8,
+    /// How far ahead lines are asked for into the second-level cache.
+    far: usize,
 }
 
 impl PanelRows {
@@ -116,7 +118,15 @@ impl PanelRows {
             words: unsafe { panel.add(4 * first) },
             narrow,
             next_narrow: narrow.wrapping_add(panel::panel_bytes(blocks * format.block_bytes())),
+            far: FAR_AHEAD,
         }
+    }
+
+    /// The same rows, read beside those of the panel before or after, so that the panel after the next is asked for.
+    #[inline(always)]
+    pub(crate) fn in_pairs(self, format: WeightFormat, blocks: usize) -> Self {
+        let panel = panel::panel_bytes(blocks * format.block_bytes());
+        Self { next_narrow: self.next_narrow.wrapping_add(panel), far: 2 * panel, ..self }
     }
 }
 
@@ -158,7 +168,7 @@ impl<S: Simd> Source<S> for PanelRows {
         for word in words * part / parts..words * (part + 1) / parts {
             // Past the end of the matrix this only asks in vain.
             let line = self.words.wrapping_add((block * words + word) * 4 * PANEL_ROWS);
-            prefetch_far(line.wrapping_add(FAR_AHEAD));
+            prefetch_far(line.wrapping_add(self.far));
             prefetch(line.wrapping_add(AHEAD));
         }
         // The narrow fields are a stream of their own, of which this panel's part was asked for by the one before.

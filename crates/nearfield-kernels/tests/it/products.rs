@@ -125,7 +125,7 @@ fn every_set_equals_the_definition() {
     for format in WeightFormat::ALL {
         let block = format.block_size().max(32);
         for (rows, blocks, count) in
-            [(1, 1, 1), (16, 2, 1), (37, 3, 1), (19, 5, 7), (48, 9, 4), (5, 17, 2), (33, 2, 15)]
+            [(1, 1, 1), (16, 2, 1), (37, 3, 1), (19, 5, 7), (48, 9, 4), (5, 17, 2), (33, 2, 15), (70, 9, 19)]
         {
             let columns = block * blocks;
             let bytes = random_weights(format, rows, columns, &mut random);
