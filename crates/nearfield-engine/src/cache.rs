@@ -13,6 +13,7 @@ use nearfield_model::Architecture;
 pub use prefix::CacheDomain;
 pub(crate) use prefix::ENTRY_BYTES;
 use prefix::{Place, PrefixTree};
+pub(crate) use sequence::Guesses;
 pub use sequence::Sequence;
 
 /// Recurrent states that are kept for later requests, for this many sequences at once. They are large.

@@ -204,7 +204,7 @@ impl Compute {
         });
     }
 
-    /// Biases, head norms and rotations of queries and keys; biases of values.
+    /// Biases, head norms and rotations of queries and keys; biases of values. There may be no queries.
     pub(crate) fn prepare_heads(
         &mut self,
         query: &mut [f32],
@@ -219,7 +219,7 @@ impl Compute {
         let set = self.set;
         // A layer that reads the keys and values of another has none to prepare.
         let key_width = if shape.shares.is_some() { 0 } else { shape.key_value_width() };
-        let query_width = shape.width();
+        let query_width = if query.is_empty() { 0 } else { shape.width() };
         let (query, key, value) = (SharedSlice::new(query), SharedSlice::new(key), SharedSlice::new(value));
         self.rows(places.len(), &|row| {
             // SAFETY: each row is visited once.
@@ -236,7 +236,7 @@ impl Compute {
                 (key, &weights.key_bias, &weights.key_norm, true),
                 (value, &weights.value_bias, &weights.value_norm, false),
             ] {
-                if let Some(bias) = bias {
+                if let Some(bias) = bias.as_ref().filter(|_| !x.is_empty()) {
                     vector::add(set, x, bias);
                 }
                 for head in x.chunks_exact_mut(shape.head_size) {
@@ -251,13 +251,15 @@ impl Compute {
         });
     }
 
-    /// Attention of every chunk's rows. Work is dealt out in units of up to 16 queries of one key-value head.
+    /// Attention of every chunk's rows. Work is dealt out in units of up to 16 queries of one key-value head. With
+    /// `hides_first` none looks at position 0; rows come one to a chunk then.
     pub(crate) fn attend(
         &mut self,
         cache: &Cache,
         layer: usize,
         shape: &Attention,
         settings: &AttentionSettings,
+        hides_first: bool,
         query: &[f32],
         attended: &mut [f32],
         chunks: &[Chunk<'_>],
@@ -295,6 +297,8 @@ impl Compute {
                 units.get(next.fetch_add(1, Ordering::Relaxed)).copied()
             {
                 let sequence = &*chunks[chunk].sequence;
+                // A window as long as what lies before leaves out the first position and no other.
+                let window = if hides_first { Some(first_position.max(1)) } else { settings.window };
                 let queries = Queries {
                     values: &query[row * stride + head * size..],
                     stride,
@@ -307,7 +311,7 @@ impl Compute {
                     &cache.view(layer, sequence),
                     head / group,
                     &queries,
-                    settings,
+                    &AttentionSettings { window, ..*settings },
                     &mut scratch.attention,
                     |t, h, output| {
                         // SAFETY: units cover disjoint rows and heads.

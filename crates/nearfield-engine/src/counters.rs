@@ -21,6 +21,10 @@ pub struct Counters {
     pub drafted: u64,
     /// Those of them that were right.
     pub accepted: u64,
+    /// Tokens that the model's draft head guessed, among those that were fed.
+    pub head_drafted: u64,
+    /// Those of them that were right.
+    pub head_accepted: u64,
     /// What requests shared.
     pub prefix: PrefixCounters,
 }

@@ -17,7 +17,7 @@ use crate::request::Generate;
 use crate::runner::{Runner, RunnerOptions};
 use crate::scheduler::Scheduler;
 use crate::session::Session;
-use crate::speculation::Speculator;
+use crate::speculation::{Speculator, asks_head};
 
 /// A loaded model that answers requests. Dropping it ends all sessions with [`EngineError::Stopped`].
 #[derive(Debug)]
@@ -68,6 +68,7 @@ impl Engine {
         let (ready, started) = mpsc::sync_channel(1);
         let account = Arc::clone(&admission);
         let speculator = Speculator::new(model.architecture(), options, make);
+        let asks_head = asks_head(model.architecture(), options);
         let prefix_cache_bytes = options.prefix_cache_bytes;
         let thread = std::thread::Builder::new().name("nearfield-engine".to_owned()).spawn(move || {
             // However the thread ends, nobody is left waiting.
@@ -80,6 +81,7 @@ impl Engine {
             });
             match runner {
                 Ok(mut runner) => {
+                    runner.follow_with_draft(asks_head);
                     runner.limit_states(kept_states(plan.slots));
                     if let Some(bytes) = prefix_cache_bytes {
                         runner.limit_shared(bytes);

@@ -40,11 +40,11 @@ pub use engine::Engine;
 pub use error::EngineError;
 pub use memory::{available as available_memory, peak as peak_memory};
 pub use nearfield_kernels::{KernelSet, KeyValueType};
-pub use options::{EngineOptions, Speculation, WeightsPlace};
+pub use options::{Drafting, EngineOptions, Speculation, WeightsPlace};
 pub use plan::Plan;
 pub use recurrent::Snapshot;
 pub use request::{Generate, MAX_ALTERNATIVES, Sampling};
-pub use runner::{Arithmetic, Chunk, Logits, LogitsWanted, Runner, RunnerOptions};
+pub use runner::{Arithmetic, Chunk, DraftRow, Logits, LogitsWanted, Runner, RunnerOptions};
 pub use session::{FinishReason, Session, SessionStats, Step};
 pub use speed::{DECODE_SHARE, DecodeReads, memory_bandwidth};
 

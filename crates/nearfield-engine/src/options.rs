@@ -4,8 +4,7 @@ use nearfield_kernels::{KernelSet, KeyValueType};
 
 use crate::runner::Arithmetic;
 
-/// Whether tokens are guessed ahead, to be checked several at a time. Answers are the same in every case. Recurrent models
-/// are never guessed for: they could not take a wrong guess back.
+/// Whether tokens are guessed ahead, to be checked several at a time. Answers are the same in every case.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Speculation {
     /// Never.
@@ -15,6 +14,18 @@ pub enum Speculation {
     Adaptive,
     /// So many where there are guesses, whether or not they pay: for tests and measurements.
     Always(usize),
+}
+
+/// Where guesses come from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Drafting {
+    /// From what prompt and answer said before, or from the model's draft head if it has one: whichever promises more.
+    #[default]
+    Automatic,
+    /// From what prompt and answer said before.
+    LookUp,
+    /// From the model's draft head; nothing is guessed where there is none.
+    Head,
 }
 
 /// Where weights are read from.
@@ -44,6 +55,8 @@ pub struct EngineOptions {
     pub kernels: Option<KernelSet>,
     /// Whether tokens are guessed ahead.
     pub speculation: Speculation,
+    /// Where guesses come from.
+    pub drafting: Drafting,
     /// Sequences that may run at once (each choice of a request is one).
     pub slots: usize,
     /// Requests that may wait for a slot. With none, a request that cannot start at once is refused.
@@ -68,6 +81,7 @@ impl Default for EngineOptions {
             arithmetic: Arithmetic::Default,
             kernels: None,
             speculation: Speculation::Adaptive,
+            drafting: Drafting::Automatic,
             slots: 32,
             queue: 0,
             cache_bytes: None,

@@ -5,10 +5,11 @@ use nearfield_model::{Architecture, Attention, DeltaNet, Layer, Mixer, Model};
 
 use crate::cache::{ENTRY_BYTES, kept_states};
 use crate::error::EngineError;
+use crate::graph::kept_row_bytes;
 use crate::memory;
 use crate::options::{EngineOptions, WeightsPlace};
 use crate::recurrent::state_bytes;
-use crate::speculation::logits_rows;
+use crate::speculation::{guessed_rows, logits_rows};
 
 /// Longest context that is taken without being asked for.
 const DEFAULT_CONTEXT: usize = 8192;
@@ -81,10 +82,11 @@ impl Plan {
             context: wanted,
             slots: options.slots,
             rows: ROWS.max(options.slots + PROMPT_ROWS),
-            logits_rows: logits_rows(architecture, options),
+            logits_rows: logits_rows(options),
             scratch_bytes: 0,
         };
-        plan.scratch_bytes = scratch_bytes(architecture, &plan, options.thread_count());
+        plan.scratch_bytes = scratch_bytes(architecture, &plan, options.thread_count())
+            + guessed_rows(options) as u64 * kept_row_bytes(architecture);
         plan.divide(options, available)
     }
 

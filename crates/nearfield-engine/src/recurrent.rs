@@ -9,6 +9,9 @@ pub(crate) struct RecurrentState {
     layers: Vec<LayerState>,
     /// Tokens that it has seen.
     position: usize,
+    /// The model's state after its output norm and the last of them, from which a draft head goes on; zeros before the
+    /// first, and where the head does not follow. Empty without a head.
+    output: Vec<f32>,
 }
 
 /// The state of one layer.
@@ -33,7 +36,22 @@ impl RecurrentState {
             },
             None => LayerState::default(),
         });
-        Self { layers: layers.collect(), position: 0 }
+        let output = vec![0.0; architecture.draft.as_ref().map_or(0, |_| architecture.hidden_size)];
+        Self { layers: layers.collect(), position: 0, output }
+    }
+
+    /// Tokens that it has seen.
+    pub(crate) fn position(&self) -> usize {
+        self.position
+    }
+
+    /// The model's last state after its output norm.
+    pub(crate) fn output(&self) -> &[f32] {
+        &self.output
+    }
+
+    pub(crate) fn output_mut(&mut self) -> &mut [f32] {
+        &mut self.output
     }
 
     /// Whether it can go on after this many tokens: it has seen exactly these, or the model has no such layers.
@@ -68,7 +86,8 @@ pub(crate) fn is_recurrent(architecture: &Architecture) -> bool {
 /// Bytes of the state of one sequence.
 pub(crate) fn state_bytes(architecture: &Architecture) -> u64 {
     let layers = architecture.layers.iter().filter_map(|layer| layer.delta_net());
-    layers.map(|delta| 4 * delta.state_size() as u64).sum()
+    let output = architecture.draft.as_ref().map_or(0, |_| 4 * architecture.hidden_size as u64);
+    layers.map(|delta| 4 * delta.state_size() as u64).sum::<u64>() + output
 }
 
 /// A point of a sequence to return to: [`Sequence::snapshot`](crate::Sequence::snapshot).

@@ -1,9 +1,9 @@
 //! Runs a model over batches of rows: the graph, its cache, and the sequences in it.
 
-use nearfield_kernels::{KernelSet, KeyValueType, ThreadPool, UnsupportedKernels};
+use nearfield_kernels::{KernelSet, KeyValueType, PAGE_POSITIONS, ThreadPool, UnsupportedKernels};
 use nearfield_model::Model;
 
-use crate::cache::{Cache, CacheDomain, PrefixCounters, Sequence};
+use crate::cache::{Cache, CacheDomain, Guesses, PrefixCounters, Sequence};
 use crate::compute::Compute;
 use crate::error::EngineError;
 use crate::graph::{Buffers, Graph};
@@ -57,6 +57,12 @@ pub struct Chunk<'a> {
     pub logits: LogitsWanted,
 }
 
+impl Chunk<'_> {
+    pub(crate) fn is_guessed(&self) -> bool {
+        self.logits == LogitsWanted::Guessed
+    }
+}
+
 /// Which rows of a chunk go through the output head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogitsWanted {
@@ -66,6 +72,29 @@ pub enum LogitsWanted {
     Last,
     /// Every row.
     All,
+    /// Every row; and the tokens may be taken back, all or the last of them: [`Runner::settle`] says how many stay before
+    /// the sequence goes on.
+    Guessed,
+}
+
+/// A token of which a draft head says what it expects to follow.
+#[derive(Debug)]
+pub struct DraftRow<'a> {
+    /// The sequence that the token is to follow; it does not grow.
+    pub sequence: &'a mut Sequence,
+    /// The token.
+    pub token: u32,
+    /// How many tokens lie between the sequence's last and this one: 0, then 1 for a guess at what follows it, and so on.
+    pub ahead: usize,
+    /// The row of the call before for the token before this one; `None` where that is the sequence's last.
+    pub previous: Option<usize>,
+}
+
+impl DraftRow<'_> {
+    /// Where the token would stand.
+    pub(crate) fn position(&self) -> usize {
+        self.sequence.length() + self.ahead
+    }
 }
 
 /// Logits of the rows that were asked for, in the order of chunks and rows.
@@ -92,6 +121,8 @@ pub struct Runner<'m> {
     model: &'m Model,
     graph: Graph<'m>,
     cache: Cache,
+    /// Steps so far.
+    steps: u64,
 }
 
 impl<'m> Runner<'m> {
@@ -116,8 +147,10 @@ impl<'m> Runner<'m> {
                 compute: Compute::new(set, options.arithmetic, pool),
                 ropes: architecture.rope.iter().map(RopeTable::new).collect(),
                 buffers: Buffers::default(),
+                follows: false,
             },
             cache: Cache::new(architecture, options.key_value_type, options.cache_positions),
+            steps: 0,
         })
     }
 
@@ -213,10 +246,50 @@ impl<'m> Runner<'m> {
             self.extend(chunk.sequence, length)?;
         }
         self.graph.run(&mut self.cache, chunks);
-        for chunk in chunks {
-            chunk.sequence.advance(chunk.tokens);
+        self.steps += 1;
+        for (index, chunk) in chunks.iter_mut().enumerate() {
+            match self.graph.buffers.kept.first(index) {
+                Some(first) => chunk.sequence.guess(chunk.tokens, Guesses { first, step: self.steps }),
+                None => chunk.sequence.advance(chunk.tokens),
+            }
         }
         Ok(self.logits())
+    }
+
+    /// Takes back what was fed as guesses in the last step from position `length` on. What stays counts as if it had been
+    /// fed alone, recurrent state included. Without guesses it is [`Sequence::truncate`].
+    ///
+    /// # Errors
+    /// When another step has been taken since: what the state needs is lost then.
+    pub fn settle(&mut self, sequence: &mut Sequence, length: usize) -> Result<(), EngineError> {
+        let Some(guesses) = sequence.guesses() else {
+            sequence.truncate(length);
+            return Ok(());
+        };
+        let before = sequence.state().position();
+        if guesses.step != self.steps {
+            return Err(EngineError::LostState { length: sequence.length() });
+        }
+        let length = length.clamp(before, sequence.length());
+        // A block that has become whole is shared with the state at its end, as it would be without guesses.
+        let whole = length / PAGE_POSITIONS * PAGE_POSITIONS;
+        if whole > before && whole < length {
+            let rest = sequence.take_off(whole);
+            self.advance(sequence, guesses, whole - before, before);
+            self.cache.share(sequence);
+            sequence.put_back(rest);
+        }
+        let count = length - sequence.state().position();
+        self.advance(sequence, guesses, count, before);
+        sequence.settled(length);
+        Ok(())
+    }
+
+    /// Moves a state on by kept rows.
+    fn advance(&mut self, sequence: &mut Sequence, guesses: Guesses, count: usize, before: usize) {
+        let done = sequence.state().position() - before;
+        self.graph.settle(sequence, guesses.first + done, count);
+        sequence.state_mut().advance(count);
     }
 
     /// Gives a sequence pages for its first positions.
@@ -229,41 +302,41 @@ impl<'m> Runner<'m> {
         Logits { values: &self.graph.buffers.logits, vocabulary: self.graph.architecture.vocabulary_size }
     }
 
-    /// The model's states after its output norm, `[rows][hidden]`, of the rows whose logits the last step gave. A draft
-    /// head goes on from them.
-    pub fn states(&self) -> &[f32] {
-        &self.graph.buffers.states
-    }
-
     /// Whether the model has a head that foretells one token more.
     pub fn has_draft(&self) -> bool {
         self.graph.architecture.draft.is_some()
     }
 
-    /// What the draft head expects after each of `tokens`, of which the first stands at position `first + 1` of the
-    /// sequence: `states` are those of the positions from `first` on, and the head has been given all earlier ones
-    /// before. Afterwards [`Runner::states`] has the head's own, for a further token.
+    /// Whether the draft head is to follow what is fed, so that [`Runner::draft`] can be asked. It must be set before the
+    /// first sequence is opened. Nothing changes where the model has no such head.
+    pub fn follow_with_draft(&mut self, follows: bool) {
+        self.graph.follows = follows && self.has_draft();
+    }
+
+    /// What the draft head expects after each row's token. Rows are of different sequences.
     ///
     /// # Errors
-    /// When the model has no such head, the numbers of tokens and states differ, a token is not in the vocabulary or a
-    /// position is not in the sequence.
-    pub fn draft(
-        &mut self,
-        sequence: &mut Sequence,
-        first: usize,
-        states: &[f32],
-        tokens: &[u32],
-    ) -> Result<Logits<'_>, EngineError> {
-        let hidden = self.graph.architecture.hidden_size;
-        let fits = first + tokens.len() <= sequence.capacity() && states.len() == tokens.len() * hidden;
-        if !self.has_draft() || !fits || tokens.is_empty() {
-            let (name, expected) = ("draft", "tokens of a model with a draft head, with a state for each");
-            return Err(EngineError::InvalidSetting { name, expected });
+    /// When the head does not follow ([`Runner::follow_with_draft`]), nothing has been fed, the last step's guesses are
+    /// not settled, a row goes on from one that there was not, a token is not in the vocabulary, or there is no room.
+    pub fn draft(&mut self, rows: &mut [DraftRow<'_>]) -> Result<Logits<'_>, EngineError> {
+        let known = self.graph.buffers.states.len() / self.graph.architecture.hidden_size.max(1);
+        for row in &*rows {
+            self.check_tokens(&[row.token])?;
+            let (length, position) = (row.sequence.length(), row.position());
+            let follows = self.graph.follows && length > 0 && row.sequence.state().fits(length);
+            let previous = row.previous.map_or(row.ahead == 0, |row| row < known);
+            if !follows || !previous || position >= row.sequence.capacity() {
+                let (name, expected) = ("draft", "a draft head that follows, and a token after what was fed");
+                return Err(EngineError::InvalidSetting { name, expected });
+            }
         }
-        self.check_tokens(tokens)?;
-        self.extend(sequence, first + tokens.len())?;
-        let chunk = Chunk { sequence, tokens, logits: LogitsWanted::All };
-        self.graph.draft(&mut self.cache, chunk, first, states);
+        for row in &mut *rows {
+            let position = row.position();
+            self.extend(row.sequence, position + 1)?;
+        }
+        if !rows.is_empty() {
+            self.graph.draft(&mut self.cache, rows);
+        }
         Ok(self.logits())
     }
 

@@ -36,6 +36,8 @@ pub(crate) struct Choice {
     pub(crate) fed: Vec<u32>,
     /// Guesses at the tokens to follow.
     pub(crate) drafts: Option<Drafts>,
+    /// Positions of its sequence that stay after the step, when guesses were among them.
+    pub(crate) settles: Option<usize>,
     pub(crate) generated: usize,
     /// Tokens that it had when a prompt held it up last.
     pub(crate) held_at: Option<usize>,
@@ -82,6 +84,7 @@ impl Running {
                     sequence,
                     fed: Vec::new(),
                     drafts: None,
+                    settles: None,
                     generated: 0,
                     held_at: None,
                     waits: false,
@@ -123,7 +126,7 @@ impl Running {
     }
 
     /// Picks a choice's tokens from the logits of its rows in the step: the first row's token, and one more for each
-    /// drafted token that is the one picked before it. What was fed beyond these is forgotten.
+    /// drafted token that is the one picked before it. What was fed beyond these is to be taken back.
     pub(crate) fn pick(
         &mut self,
         index: usize,
@@ -145,10 +148,11 @@ impl Running {
         let choice = &mut self.choices[index];
         let drafts = choice.fed.iter().skip(1);
         let accepted = picked.iter().zip(drafts).take_while(|(token, draft)| token == draft).count();
-        choice.sequence.truncate(first + accepted);
+        choice.settles = (drafted > 0).then_some(first + accepted);
         self.stats.drafted += drafted;
         self.stats.accepted += accepted;
         if let Some(drafts) = &mut choice.drafts {
+            self.stats.head_accepted += if drafts.come_from_head() { accepted } else { 0 };
             drafts.picked(&picked, drafted);
         }
         choice.fed.clear();

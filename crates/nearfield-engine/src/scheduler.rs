@@ -2,7 +2,7 @@
 
 mod sharing;
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use nearfield_kernels::PAGE_POSITIONS;
 
@@ -16,7 +16,7 @@ use crate::plan::Plan;
 use crate::runner::{Chunk, LogitsWanted, Runner};
 use crate::running::{Choice, Running};
 use crate::sampler::Sampler;
-use crate::speculation::Speculator;
+use crate::speculation::{Drafts, Speculator};
 
 /// Everything that the engine's thread works with.
 pub(crate) struct Scheduler<'a> {
@@ -105,19 +105,22 @@ impl<'a> Scheduler<'a> {
         if rows == 0 {
             return Ok(0);
         }
-        let rows = rows + self.speculator.deal(&mut self.running, rows, self.rows.saturating_sub(rows));
+        let free = self.rows.saturating_sub(rows);
+        let dealt = self.speculator.deal(&mut self.runner, &mut self.running, rows, free)?;
+        let rows = rows + dealt.rows;
         let read: usize = self.running.iter().map(Running::rows_read).sum();
         let answers = self.running.iter().map(Running::answers).sum();
         self.count(rows);
         let begun = Instant::now();
         self.compute()?;
-        let taken = begun.elapsed();
+        let computed = begun.elapsed();
+        let taken = computed + Duration::from_secs_f64(dealt.seconds);
         for session in &mut self.running {
             let part: usize = session.choices.iter().map(|choice| choice.rows).sum();
             session.stats.busy += taken.mul_f64(part as f64 / rows as f64);
         }
         if read == 0 {
-            self.speculator.took(rows, taken.as_secs_f64());
+            self.speculator.took(rows, computed.as_secs_f64());
         }
         self.pace.took(answers, read, taken.as_secs_f64());
         self.remove_finished();
@@ -189,7 +192,8 @@ impl<'a> Scheduler<'a> {
                     let wanted = if last { LogitsWanted::Last } else { LogitsWanted::None };
                     (&prompt[fed..fed + choice.rows], wanted)
                 } else {
-                    (&choice.fed[..], LogitsWanted::All)
+                    let guessed = choice.fed.len() > 1;
+                    (&choice.fed[..], if guessed { LogitsWanted::Guessed } else { LogitsWanted::All })
                 };
                 chunks.push(Chunk { sequence: &mut choice.sequence, tokens, logits });
             }
@@ -204,17 +208,32 @@ impl<'a> Scheduler<'a> {
                 if choice.rows > 0 && choice.sequence.length() >= prompt {
                     // The end of a prompt has one row of logits, what is fed of an answer one each.
                     let count = choice.fed.len().max(1);
-                    let before = session.stats.accepted;
+                    let before = session.stats;
+                    let of_head = choice.drafts.as_ref().is_some_and(Drafts::come_from_head);
                     session.pick(index, &logits, first..first + count, &mut self.sampler);
                     self.counters.drafted += count as u64 - 1;
-                    self.counters.accepted += (session.stats.accepted - before) as u64;
+                    self.counters.accepted += (session.stats.accepted - before.accepted) as u64;
+                    self.counters.head_drafted += if of_head { count as u64 - 1 } else { 0 };
+                    let right = session.stats.head_accepted - before.head_accepted;
+                    self.counters.head_accepted += right as u64;
                     first += count;
                 }
             }
         }
+        self.settle()?;
         self.share_blocks();
         // A session with a logit that is not finite has ended with an error.
         self.end_failed();
+        Ok(())
+    }
+
+    /// Takes back the guesses that were wrong.
+    fn settle(&mut self) -> Result<(), EngineError> {
+        for choice in self.running.iter_mut().flat_map(|session| &mut session.choices) {
+            if let Some(length) = choice.settles.take() {
+                self.runner.settle(&mut choice.sequence, length)?;
+            }
+        }
         Ok(())
     }
 

@@ -57,6 +57,8 @@ pub struct SessionStats {
     pub drafted: usize,
     /// Those of them that were right.
     pub accepted: usize,
+    /// Those that were right and came from the model's draft head.
+    pub head_accepted: usize,
     /// From the request to its first step.
     pub queued: Duration,
     /// From its first step to its first token.

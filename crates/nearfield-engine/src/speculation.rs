@@ -4,89 +4,48 @@
 //! cost is measured, what they bring is learnt from the drafts so far, and as many are taken as make more of a second.
 //! Nothing here changes what is picked.
 
+mod cost;
+
+use std::time::Instant;
+
 use nearfield_model::Architecture;
 
 use crate::drafter::{Drafter, MakeDrafter};
-use crate::options::{EngineOptions, Speculation};
-use crate::recurrent::is_recurrent;
-use crate::running::Running;
+use crate::error::EngineError;
+use crate::options::{Drafting, EngineOptions, Speculation};
+use crate::runner::{DraftRow, Runner};
+use crate::running::{Choice, Running};
+use cost::{Offer, StepCost, take_always};
 
 /// Most drafted tokens of all answers in one step.
 const MOST_DRAFTED: usize = 15;
 
-/// A row's cost beside that of a step of one, until it has been measured.
-const FIRST_GUESS: f64 = 0.22;
+/// Most tokens that the draft head guesses at once for an answer: each comes from the one before.
+const MOST_OF_HEAD: usize = 8;
 
-/// The gain below which a step is left alone: less is lost in the noise.
-const LEAST_GAIN: f64 = 1.05;
-
-/// By how much drafts may lengthen the steps of those who gain nothing by them.
-const FAIR: f64 = 0.25;
+/// Steps after which the draft head is tried again where it did not pay.
+const TRIAL: usize = 48;
 
 /// Largest number of rows in one step whose logits are computed.
-pub(crate) fn logits_rows(architecture: &Architecture, options: &EngineOptions) -> usize {
-    match setting(architecture, options) {
+pub(crate) fn logits_rows(options: &EngineOptions) -> usize {
+    match options.speculation {
         Speculation::Off => options.slots,
         Speculation::Adaptive | Speculation::Always(_) => options.slots.max(1 + MOST_DRAFTED),
     }
 }
 
-/// Recurrent models cannot take a wrong guess back, so they are not guessed for.
-fn setting(architecture: &Architecture, options: &EngineOptions) -> Speculation {
-    if is_recurrent(architecture) { Speculation::Off } else { options.speculation }
+/// Largest number of rows in one step that may have to be taken back, those before guesses included.
+pub(crate) fn guessed_rows(options: &EngineOptions) -> usize {
+    match options.speculation {
+        Speculation::Off => 0,
+        Speculation::Adaptive | Speculation::Always(_) => 2 * MOST_DRAFTED,
+    }
 }
 
-/// What a step of so many rows takes: a line through the steps so far, the latest counting most.
-#[derive(Debug, Default)]
-struct StepCost {
-    weight: f64,
-    rows: f64,
-    rows_squared: f64,
-    seconds: f64,
-    product: f64,
-}
-
-impl StepCost {
-    /// Takes in a step.
-    fn add(&mut self, rows: usize, seconds: f64) {
-        // The machine has other work too: a step that took many times what it should says nothing about rows.
-        let seconds =
-            if self.weight > 4.0 { seconds.min(3.0 * self.seconds_of(rows as f64)) } else { seconds };
-        let rows = rows as f64;
-        for sum in
-            [&mut self.weight, &mut self.rows, &mut self.rows_squared, &mut self.seconds, &mut self.product]
-        {
-            *sum *= 0.97;
-        }
-        self.weight += 1.0;
-        self.rows += rows;
-        self.rows_squared += rows * rows;
-        self.seconds += seconds;
-        self.product += rows * seconds;
-    }
-
-    /// Seconds of a further row. Where steps have hardly differed in rows, the first guess decides.
-    fn slope(&self) -> f64 {
-        if self.weight == 0.0 {
-            return FIRST_GUESS;
-        }
-        let (rows, seconds) = (self.rows / self.weight, self.seconds / self.weight);
-        let one = seconds / (1.0 + FIRST_GUESS * (rows - 1.0));
-        let variance = (self.rows_squared - rows * self.rows).max(0.0);
-        let covariance = self.product - rows * self.seconds;
-        let trust = 4.0;
-        ((covariance + trust * FIRST_GUESS * one) / (variance + trust)).max(0.02 * one)
-    }
-
-    /// Seconds of a step.
-    fn seconds_of(&self, rows: f64) -> f64 {
-        if self.weight == 0.0 {
-            return 1.0 + FIRST_GUESS * (rows - 1.0);
-        }
-        let (mean_rows, mean) = (self.rows / self.weight, self.seconds / self.weight);
-        // A measured slope may be too steep to be true near one row.
-        (mean + self.slope() * (rows - mean_rows)).max(0.2 * mean)
-    }
+/// Whether a model's draft head takes part.
+pub(crate) fn asks_head(architecture: &Architecture, options: &EngineOptions) -> bool {
+    let wanted = options.speculation != Speculation::Off && options.drafting != Drafting::LookUp;
+    wanted && architecture.draft.is_some()
 }
 
 /// How often a drafted token was right, for guesses with little, some and much to speak for them.
@@ -96,12 +55,16 @@ struct Acceptance {
     judged: [f64; CLASSES],
 }
 
-const CLASSES: usize = 4;
+/// Kinds of guesses: from the text with little to much to speak for them, and of the draft head.
+const CLASSES: usize = 5;
+
+/// The draft head's guesses.
+const HEAD: usize = CLASSES - 1;
 
 impl Default for Acceptance {
     fn default() -> Self {
         // As if so many had been judged before: what is usual for texts.
-        Self { right: [0.6, 1.2, 2.4, 3.6], judged: [2.0, 2.0, 3.0, 4.0] }
+        Self { right: [0.6, 1.2, 2.4, 3.6, 2.8], judged: [2.0, 2.0, 3.0, 4.0, 4.0] }
     }
 }
 
@@ -137,6 +100,10 @@ pub(crate) struct Drafts {
     /// What the drafter offers for the coming step.
     offered: Vec<u32>,
     class: usize,
+    /// The first guess from the text, and its kind, where the draft head's were preferred.
+    passed_over: Option<(usize, u32)>,
+    /// Steps since the draft head was asked last.
+    unasked: usize,
 }
 
 impl Drafts {
@@ -151,6 +118,18 @@ impl Drafts {
         self.offered.truncate(known);
     }
 
+    /// Leaves the coming step to the draft head.
+    fn prefer_head(&mut self) {
+        self.passed_over = self.offered.first().map(|token| (self.class, *token));
+        self.offered.clear();
+        self.class = HEAD;
+    }
+
+    /// Whether the guesses are the draft head's.
+    pub(crate) fn come_from_head(&self) -> bool {
+        self.class == HEAD
+    }
+
     /// The first guesses.
     pub(crate) fn first(&self, count: usize) -> &[u32] {
         &self.offered[..count]
@@ -163,6 +142,9 @@ impl Drafts {
         let judged = tokens.iter().zip(&self.offered).take(fed.max(1));
         let right = judged.clone().take_while(|(token, guess)| token == guess).count();
         self.acceptance.learn(self.class, right, right < judged.len());
+        if let (Some((class, guess)), Some(token)) = (self.passed_over.take(), tokens.first()) {
+            self.acceptance.learn(class, usize::from(guess == *token), guess != *token);
+        }
         self.offered.clear();
         self.drafter.extend(tokens);
     }
@@ -171,6 +153,12 @@ impl Drafts {
 /// Deals out drafts.
 pub(crate) struct Speculator {
     setting: Speculation,
+    /// Whether the text is looked at.
+    looks_up: bool,
+    /// Whether the draft head is asked.
+    asks_head: bool,
+    /// How often its first guesses were right lately, of all answers.
+    head: f64,
     make: MakeDrafter,
     cost: StepCost,
     /// Most logits rows in a step.
@@ -178,37 +166,16 @@ pub(crate) struct Speculator {
     vocabulary: usize,
 }
 
-/// The guesses of one choice, as numbers.
-#[derive(Clone, Copy, Debug)]
-struct Offer {
-    /// That a guess is right when those before it are.
-    probability: f64,
-    /// Guesses there are.
-    count: usize,
-    /// Those that are taken.
-    taken: usize,
-    /// That all of these are right.
-    reach: f64,
-}
-
-impl Offer {
-    fn new(probability: f64, count: usize) -> Self {
-        Self { probability, count, taken: 0, reach: 1.0 }
-    }
-
-    /// What the next guess brings, in tokens.
-    fn gain(&self) -> f64 {
-        self.reach * self.probability
-    }
-}
-
 impl Speculator {
     pub(crate) fn new(architecture: &Architecture, options: &EngineOptions, make: MakeDrafter) -> Self {
         Self {
-            setting: setting(architecture, options),
+            setting: options.speculation,
+            looks_up: options.drafting != Drafting::Head,
+            asks_head: asks_head(architecture, options),
+            head: Acceptance::default().probability(HEAD),
             make,
             cost: StepCost::default(),
-            logits_rows: logits_rows(architecture, options),
+            logits_rows: logits_rows(options),
             vocabulary: architecture.vocabulary_size,
         }
     }
@@ -219,20 +186,33 @@ impl Speculator {
             return;
         }
         let Running { request, choices, .. } = session;
+        let mut acceptance = Acceptance::default();
+        acceptance.right[HEAD] = self.head * acceptance.judged[HEAD];
         for choice in choices {
             choice.drafts = Some(Drafts {
                 drafter: (self.make)(request, choice.index),
-                acceptance: Acceptance::default(),
+                acceptance,
                 offered: Vec::new(),
                 class: 0,
+                passed_over: None,
+                unasked: 0,
             });
         }
     }
 
-    /// Adds drafts to a step in which `rows` have been dealt out and `free` more are possible. Returns the rows added.
-    pub(crate) fn deal(&mut self, running: &mut [Running], rows: usize, free: usize) -> usize {
+    /// Adds drafts to a step in which `rows` have been dealt out and `free` more are possible.
+    ///
+    /// # Errors
+    /// When the draft head cannot be asked, which is a fault of ours.
+    pub(crate) fn deal(
+        &mut self,
+        runner: &mut Runner<'_>,
+        running: &mut [Running],
+        rows: usize,
+        free: usize,
+    ) -> Result<Dealt, EngineError> {
         if self.setting == Speculation::Off {
-            return 0;
+            return Ok(Dealt::default());
         }
         let mut decoding = 0;
         let (mut offers, mut choices) = (Vec::new(), Vec::new());
@@ -241,11 +221,8 @@ impl Speculator {
             for choice in all.iter_mut().filter(|choice| choice.is_decoding(request)) {
                 decoding += 1;
                 let most = MOST_DRAFTED.min(max_tokens.saturating_sub(choice.generated + 1));
-                let Some(drafts) = &mut choice.drafts else { continue };
-                drafts.offer(most, self.vocabulary);
-                if !drafts.offered.is_empty() {
-                    let probability = drafts.acceptance.probability(drafts.class);
-                    offers.push(Offer::new(probability, drafts.offered.len()));
+                if let Some(offer) = choice.drafts.as_mut().and_then(|drafts| self.offer(drafts, most)) {
+                    offers.push(offer);
                     choices.push(choice);
                 }
             }
@@ -254,12 +231,57 @@ impl Speculator {
         match self.setting {
             Speculation::Off => {}
             Speculation::Always(depth) => take_always(&mut offers, free, depth),
-            Speculation::Adaptive => self.cost.take_fairly(&mut offers, rows, decoding, free),
+            Speculation::Adaptive => {
+                self.cost.take_fairly(&mut offers, rows, decoding, free);
+                try_head(&mut offers, &mut choices, free);
+            }
+        }
+        let mut dealt = Dealt { rows: offers.iter().map(|offer| offer.taken).sum(), seconds: 0.0 };
+        let mut asked: Vec<(&mut Choice, usize)> = choices
+            .iter_mut()
+            .zip(&offers)
+            .filter(|(choice, _)| choice.drafts.as_ref().is_some_and(Drafts::come_from_head))
+            .map(|(choice, offer)| (&mut **choice, offer.taken))
+            .collect();
+        let guesses = asked.iter().map(|(_, taken)| taken).sum();
+        if guesses > 0 {
+            let begun = Instant::now();
+            ask_head(runner, &mut asked)?;
+            dealt.seconds = begun.elapsed().as_secs_f64();
+            self.cost.add_head(guesses, dealt.seconds);
         }
         for (choice, offer) in choices.into_iter().zip(&offers) {
             choice.feed_drafts(offer.taken);
         }
-        offers.iter().map(|offer| offer.taken).sum()
+        Ok(dealt)
+    }
+
+    /// The better of what the text and the draft head offer for a choice's next tokens.
+    fn offer(&mut self, drafts: &mut Drafts, most: usize) -> Option<Offer> {
+        if self.looks_up {
+            drafts.offer(most, self.vocabulary);
+        }
+        let text = drafts.offered.len();
+        let text = (text > 0).then(|| Offer::new(drafts.acceptance.probability(drafts.class), text));
+        let head = (self.asks_head && most > 0).then(|| {
+            let probability = drafts.acceptance.probability(HEAD);
+            self.head += (probability - self.head) / 32.0;
+            Offer::new(probability, most.min(MOST_OF_HEAD)).at_cost(self.cost.head())
+        });
+        let (text, head) = match (text, head) {
+            (Some(text), Some(head)) => (text, head),
+            (None, Some(head)) => {
+                drafts.prefer_head();
+                return Some(head);
+            }
+            (text, None) => return text,
+        };
+        let by_promise = self.setting == Speculation::Adaptive;
+        if by_promise && self.cost.promise(&head) > self.cost.promise(&text) {
+            drafts.prefer_head();
+            return Some(head);
+        }
+        Some(text)
     }
 
     /// Notes what a step of answers alone took.
@@ -268,53 +290,55 @@ impl Speculator {
     }
 }
 
-impl StepCost {
-    /// Takes as many guesses as pay; fewer where others would pay for them.
-    fn take_fairly(&self, offers: &mut [Offer], rows: usize, decoding: usize, free: usize) {
-        self.take_best(offers, rows, decoding, free);
-        let drafting = offers.iter().filter(|offer| offer.taken > 0).count();
-        let taken: usize = offers.iter().map(|offer| offer.taken).sum();
-        // Prompts, and answers without drafts, only lose by those of others.
-        let bearable = FAIR * self.seconds_of(rows as f64) / self.slope();
-        if drafting > 0 && drafting < rows && taken as f64 > bearable {
-            self.take_best(offers, rows, decoding, free.min(bearable as usize));
-        }
-    }
+/// What has been added to a step.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Dealt {
+    pub(crate) rows: usize,
+    /// Seconds that the draft head took.
+    pub(crate) seconds: f64,
+}
 
-    /// Takes those guesses, at most `free`, with which the most tokens a second are to be expected.
-    fn take_best(&self, offers: &mut [Offer], rows: usize, decoding: usize, free: usize) {
-        let none = |offers: &mut [Offer]| {
-            for offer in offers {
-                (offer.taken, offer.reach) = (0, 1.0);
-            }
-        };
-        none(offers);
-        let (row, alone) = (self.slope(), self.seconds_of(rows as f64));
-        let (mut tokens, mut seconds) = (decoding as f64, alone);
-        for _ in 0..free {
-            let open = offers.iter_mut().filter(|offer| offer.taken < offer.count);
-            let Some(likeliest) = open.max_by(|a, b| a.gain().total_cmp(&b.gain())) else { break };
-            let gain = likeliest.gain();
-            if gain * seconds <= row * tokens {
-                break;
-            }
-            likeliest.reach = gain;
-            likeliest.taken += 1;
-            tokens += gain;
-            seconds += row;
-        }
-        if tokens * alone < LEAST_GAIN * decoding as f64 * seconds {
-            none(offers);
+/// Takes one guess of the draft head where it has not been asked for long: it may have begun to pay.
+fn try_head(offers: &mut [Offer], choices: &mut [&mut Choice], free: usize) {
+    let mut left = free.saturating_sub(offers.iter().map(|offer| offer.taken).sum());
+    for (offer, choice) in offers.iter_mut().zip(choices) {
+        let Some(drafts) = choice.drafts.as_mut().filter(|drafts| drafts.come_from_head()) else { continue };
+        drafts.unasked = if offer.taken > 0 { 0 } else { drafts.unasked + 1 };
+        if drafts.unasked >= TRIAL && left > 0 {
+            (offer.taken, drafts.unasked) = (1, 0);
+            left -= 1;
         }
     }
 }
 
-/// Takes guesses down to a depth, whether or not they pay.
-fn take_always(offers: &mut [Offer], mut free: usize, depth: usize) {
-    for offer in offers {
-        offer.taken = offer.count.min(depth).min(free);
-        free -= offer.taken;
+/// Lets the draft head guess so many tokens for each choice, all choices' next ones together.
+fn ask_head(runner: &mut Runner<'_>, asked: &mut [(&mut Choice, usize)]) -> Result<(), EngineError> {
+    let mut previous = vec![None; asked.len()];
+    for ahead in 0..MOST_OF_HEAD {
+        let (mut rows, mut guesses) = (Vec::new(), Vec::new());
+        for ((choice, taken), previous) in asked.iter_mut().zip(&mut previous) {
+            let Choice { sequence, fed, drafts: Some(drafts), .. } = &mut **choice else { continue };
+            if let Some(token) = drafts.offered.last().or(fed.last()).copied().filter(|_| *taken > ahead) {
+                rows.push(DraftRow { sequence, token, ahead, previous: *previous });
+                *previous = Some(guesses.len());
+                guesses.push(&mut drafts.offered);
+            }
+        }
+        if rows.is_empty() {
+            break;
+        }
+        let logits = runner.draft(&mut rows)?;
+        for (row, guesses) in guesses.into_iter().enumerate() {
+            guesses.push(likeliest(logits.row(row)));
+        }
     }
+    Ok(())
+}
+
+/// The likeliest token; of equal ones the lower.
+fn likeliest(logits: &[f32]) -> u32 {
+    let best = logits.iter().zip(0..).max_by(|(a, i), (b, j)| a.total_cmp(b).then(j.cmp(i)));
+    best.map_or(0, |(_, token)| token)
 }
 
 #[cfg(test)]

@@ -53,24 +53,70 @@ pub fn delta_net(
     scratch: &mut Vec<f32>,
     mut emit: impl FnMut(usize, usize, &[f32]),
 ) {
-    let (rows, width) = (tokens.key_size, tokens.value_size);
-    assert_eq!(state.len(), rows * width, "a state is [key_size][value_size]");
-    scratch.resize(rows * COLUMNS + tokens.count * COLUMNS, 0.0);
-    let (slice, outputs) = scratch.split_at_mut(rows * COLUMNS);
-    for first in (0..width).step_by(COLUMNS) {
-        let used = COLUMNS.min(width - first);
-        for (row, columns) in slice.as_chunks_mut::<COLUMNS>().0.iter_mut().enumerate() {
-            columns[..used].copy_from_slice(&state[row * width + first..][..used]);
-            columns[used..].fill(0.0);
-        }
-        columns_of(set, tokens, first, used, slice, outputs);
-        for (row, columns) in slice.as_chunks::<COLUMNS>().0.iter().enumerate() {
-            state[row * width + first..][..used].copy_from_slice(&columns[..used]);
-        }
-        for (token, output) in outputs.as_chunks::<COLUMNS>().0.iter().enumerate() {
-            emit(token, first, &output[..used]);
+    prepare(tokens, state, scratch);
+    for first in (0..tokens.value_size).step_by(COLUMNS) {
+        let outputs = run_columns(set, tokens, state, first, scratch);
+        outputs.emit(first, &mut emit);
+        let width = tokens.value_size;
+        for (row, columns) in outputs.slice.as_chunks::<COLUMNS>().0.iter().enumerate() {
+            state[row * width + first..][..outputs.used].copy_from_slice(&columns[..outputs.used]);
         }
     }
+}
+
+/// The outputs of [`delta_net`] for tokens that may be taken back: the state stays as it was before them.
+///
+/// # Panics
+/// As [`delta_net`].
+pub fn delta_net_ahead(
+    set: KernelSet,
+    tokens: &DeltaTokens<'_>,
+    state: &[f32],
+    scratch: &mut Vec<f32>,
+    mut emit: impl FnMut(usize, usize, &[f32]),
+) {
+    prepare(tokens, state, scratch);
+    for first in (0..tokens.value_size).step_by(COLUMNS) {
+        run_columns(set, tokens, state, first, scratch).emit(first, &mut emit);
+    }
+}
+
+/// What comes of some columns: their state afterwards, `[key_size][COLUMNS]`, and outputs `[count][COLUMNS]`.
+struct Columns<'a> {
+    slice: &'a [f32],
+    outputs: &'a [f32],
+    used: usize,
+}
+
+impl Columns<'_> {
+    fn emit(&self, first: usize, emit: &mut impl FnMut(usize, usize, &[f32])) {
+        for (token, output) in self.outputs.as_chunks::<COLUMNS>().0.iter().enumerate() {
+            emit(token, first, &output[..self.used]);
+        }
+    }
+}
+
+fn prepare(tokens: &DeltaTokens<'_>, state: &[f32], scratch: &mut Vec<f32>) {
+    assert_eq!(state.len(), tokens.key_size * tokens.value_size, "a state is [key_size][value_size]");
+    scratch.resize((tokens.key_size + tokens.count) * COLUMNS, 0.0);
+}
+
+/// Takes the columns from `first` on through all tokens, on a copy.
+fn run_columns<'a>(
+    set: KernelSet,
+    tokens: &DeltaTokens<'_>,
+    state: &[f32],
+    first: usize,
+    scratch: &'a mut [f32],
+) -> Columns<'a> {
+    let (slice, outputs) = scratch.split_at_mut(tokens.key_size * COLUMNS);
+    let used = COLUMNS.min(tokens.value_size - first);
+    for (row, columns) in slice.as_chunks_mut::<COLUMNS>().0.iter_mut().enumerate() {
+        columns[..used].copy_from_slice(&state[row * tokens.value_size + first..][..used]);
+        columns[used..].fill(0.0);
+    }
+    columns_of(set, tokens, first, used, slice, outputs);
+    Columns { slice, outputs, used }
 }
 
 multiversion! {
@@ -204,6 +250,12 @@ mod tests {
                 first += count;
             }
             assert_eq!(first, self.count);
+            let before = numbers(self.key_size * self.value_size, 3);
+            let mut ahead = vec![0.0; out.len()];
+            delta_net_ahead(set, &self.tokens(0, first), &before, &mut scratch, |t, column, values| {
+                ahead[t * self.value_size + column..][..values.len()].copy_from_slice(values);
+            });
+            assert_eq!(ahead, out, "looking ahead gives the same outputs");
             out.iter().chain(&state).map(|value| value.to_bits()).collect()
         }
     }

@@ -31,7 +31,7 @@ pub use attention::{
 };
 pub use bandwidth::read_bandwidth;
 pub use convolution::convolve;
-pub use delta_net::{DeltaTokens, delta_decay, delta_net, unit_norm};
+pub use delta_net::{DeltaTokens, delta_decay, delta_net, delta_net_ahead, unit_norm};
 pub use format::{
     Group, GroupShape, WeightFormat, bf16_to_f32, dequantize_row, f16_to_f32, f32_to_bf16, f32_to_f16,
     unpack_group,

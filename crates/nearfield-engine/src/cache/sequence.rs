@@ -22,6 +22,17 @@ pub struct Sequence {
     rests: [usize; 2],
     /// The block of its answer with whose end the recurrent state is kept.
     pub(super) latest: Option<u32>,
+    /// Where what the state needs of its last tokens was kept, when these are guesses.
+    guesses: Option<Guesses>,
+}
+
+/// Tokens that the recurrent state has not gone through.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Guesses {
+    /// The place of the first among the rows that were kept.
+    pub(crate) first: usize,
+    /// The step that kept them.
+    pub(crate) step: u64,
 }
 
 impl Sequence {
@@ -35,6 +46,7 @@ impl Sequence {
             state: RecurrentState::default(),
             rests: [0; 2],
             latest: None,
+            guesses: None,
         }
     }
 
@@ -56,6 +68,32 @@ impl Sequence {
     pub(crate) fn advance(&mut self, tokens: &[u32]) {
         self.tokens.extend_from_slice(tokens);
         self.state.advance(tokens.len());
+        self.guesses = None;
+    }
+
+    /// Adds guesses; the recurrent state stays before them until they are settled.
+    pub(crate) fn guess(&mut self, tokens: &[u32], guesses: Guesses) {
+        self.tokens.extend_from_slice(tokens);
+        self.guesses = Some(guesses);
+    }
+
+    pub(crate) fn guesses(&self) -> Option<Guesses> {
+        self.guesses
+    }
+
+    /// The guesses up to `length` are settled.
+    pub(crate) fn settled(&mut self, length: usize) {
+        self.truncate(length);
+        self.guesses = None;
+    }
+
+    /// Takes off the tokens from `length` on, to be put back.
+    pub(crate) fn take_off(&mut self, length: usize) -> Vec<u32> {
+        self.tokens.split_off(length.min(self.tokens.len()))
+    }
+
+    pub(crate) fn put_back(&mut self, mut tokens: Vec<u32>) {
+        self.tokens.append(&mut tokens);
     }
 
     /// The recurrent state after its tokens.
@@ -84,12 +122,13 @@ impl Sequence {
         if possible {
             self.tokens.truncate(snapshot.length);
             self.state.clone_from(&snapshot.state);
+            self.guesses = None;
         }
         possible
     }
 
     /// Forgets everything from `length` on, except what has been shared: others may use that. The room stays reserved. A
-    /// sequence of a recurrent model cannot go on from there: that takes a snapshot.
+    /// sequence of a recurrent model cannot go on from there: that takes a snapshot, or tokens that were fed as guesses.
     pub fn truncate(&mut self, length: usize) {
         self.tokens.truncate(length.max(self.shared * PAGE_POSITIONS));
     }

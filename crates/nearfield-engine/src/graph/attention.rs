@@ -45,7 +45,18 @@ impl Step<'_> {
             soft_cap: self.architecture.attention_logit_softcap,
         };
         let source = shape.shares.unwrap_or(index);
-        self.compute.attend(cache, source, shape, &settings, query, attended, chunks, &rows.spans);
+        let hides_first = self.hides_first;
+        self.compute.attend(
+            cache,
+            source,
+            shape,
+            &settings,
+            hides_first,
+            query,
+            attended,
+            chunks,
+            &rows.spans,
+        );
         if shape.gated {
             let (set, width) = (self.compute.set(), shape.width());
             let out = SharedSlice::new(attended);

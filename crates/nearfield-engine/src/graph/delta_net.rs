@@ -1,7 +1,7 @@
 //! Gated delta networks: projections, a short convolution, the recurrence over the sequence's state, a gated norm.
 
 use nearfield_kernels::{
-    DeltaTokens, convolve, delta_decay, delta_net, sigmoid, times_silu, unit_norm, vector,
+    DeltaTokens, convolve, delta_decay, delta_net, delta_net_ahead, sigmoid, times_silu, unit_norm, vector,
 };
 use nearfield_model::DeltaNet;
 
@@ -13,7 +13,7 @@ use crate::shared::SharedSlice;
 use crate::weights::DeltaNetWeights;
 
 impl Step<'_> {
-    /// From the normed input to the branch. The states of the sequences move on by the rows.
+    /// From the normed input to the branch. The states of the sequences move on by the rows, but not by guesses.
     pub(super) fn delta_net(
         &mut self,
         index: usize,
@@ -48,6 +48,7 @@ impl Step<'_> {
             }
         }
         fit(mixed, count * shape.channels());
+        self.keep(index, shape, rows);
         self.convolve(index, shape, weights, chunks, rows);
         self.recur(index, shape, chunks, rows);
         self.finish(shape, weights, count);
@@ -55,7 +56,7 @@ impl Step<'_> {
 
     /// The convolution of every row, then the norms of its queries and keys. Later rows of a chunk see earlier ones, and
     /// the first see what the sequence remembers.
-    fn convolve(
+    pub(super) fn convolve(
         &mut self,
         index: usize,
         shape: &DeltaNet,
@@ -70,6 +71,7 @@ impl Step<'_> {
         // The square root of a size is exact for those that are published, and correctly rounded for others.
         let factor = (shape.key_size as f64).sqrt().recip() as f32;
         for span in &rows.spans {
+            let guessed = chunks[span.chunk].is_guessed();
             let Some(state) = chunks[span.chunk].sequence.state_mut().layer_mut(index) else { continue };
             let row_at = |row: usize| &projected[(span.first_row + row) * channels..][..channels];
             let out = SharedSlice::new(&mut *mixed);
@@ -92,12 +94,14 @@ impl Step<'_> {
                     unit_norm(set, head, 1.0);
                 }
             });
-            remember(state, span, past, channels, row_at);
+            if !guessed {
+                remember(state, span, past, channels, row_at);
+            }
         }
     }
 
     /// The recurrence of every head of every sequence.
-    fn recur(&mut self, index: usize, shape: &DeltaNet, chunks: &mut [Chunk<'_>], rows: &Rows) {
+    pub(super) fn recur(&mut self, index: usize, shape: &DeltaNet, chunks: &mut [Chunk<'_>], rows: &Rows) {
         let (channels, width) = (shape.channels(), shape.value_width());
         let matrix = shape.key_size * shape.value_size;
         let Buffers { query: mixed, key: strengths, value: decays, attended, .. } = &mut *self.buffers;
@@ -106,6 +110,7 @@ impl Step<'_> {
         let set = self.compute.set();
         let out = SharedSlice::new(attended);
         for span in &rows.spans {
+            let guessed = chunks[span.chunk].is_guessed();
             let Some(state) = chunks[span.chunk].sequence.state_mut().layer_mut(index) else { continue };
             let states = SharedSlice::new(&mut state.heads);
             self.compute.units(shape.value_heads, &|head, scratch| {
@@ -127,11 +132,16 @@ impl Step<'_> {
                 };
                 // SAFETY: each head is visited once.
                 let state = unsafe { states.get(head * matrix, matrix) };
-                delta_net(set, &tokens, state, scratch, |token, column, values| {
+                let emit = |token: usize, column: usize, values: &[f32]| {
                     let at = (span.first_row + token) * width + head * shape.value_size + column;
                     // SAFETY: heads write disjoint columns of the rows.
                     unsafe { out.get(at, values.len()) }.copy_from_slice(values);
-                });
+                };
+                if guessed {
+                    delta_net_ahead(set, &tokens, state, scratch, emit);
+                } else {
+                    delta_net(set, &tokens, state, scratch, emit);
+                }
             });
         }
     }

@@ -8,6 +8,7 @@ mod delta_net;
 mod draft;
 mod experts;
 mod feed_forward;
+mod guesses;
 mod per_layer;
 
 use nearfield_model::{Architecture, Layer};
@@ -18,6 +19,8 @@ use crate::rope::RopeTable;
 use crate::runner::{Chunk, LogitsWanted};
 use crate::weights::{LayerWeights, MixerWeights, Weights};
 use nearfield_kernels::vector;
+
+pub(crate) use guesses::{KeptRows, kept_row_bytes};
 
 /// Intermediate results, row-major, one row for each token of the step.
 #[derive(Default)]
@@ -39,6 +42,8 @@ pub(crate) struct Buffers {
     /// Every layer's own inputs `[rows][layers][per_layer_input]`.
     inputs: Vec<f32>,
     experts: experts::Buffers,
+    /// What is kept of the step's guesses.
+    pub(crate) kept: KeptRows,
     /// States after the output norm of the rows that were asked for.
     pub(crate) states: Vec<f32>,
     pub(crate) logits: Vec<f32>,
@@ -61,13 +66,14 @@ impl Buffers {
             up,
             inputs,
             experts,
+            kept,
             states,
             logits,
         } = self;
         let all = [
             stream, normed, projected, query, key, value, attended, branch, gate, up, inputs, states, logits,
         ];
-        all.iter().map(|buffer| buffer.capacity()).sum::<usize>() + experts.floats()
+        all.iter().map(|buffer| buffer.capacity()).sum::<usize>() + experts.floats() + kept.floats()
     }
 }
 
@@ -78,6 +84,8 @@ pub(crate) struct Graph<'m> {
     pub(crate) compute: Compute,
     pub(crate) ropes: Vec<RopeTable>,
     pub(crate) buffers: Buffers,
+    /// Whether the draft head follows what is fed.
+    pub(crate) follows: bool,
 }
 
 /// The rows of a step.
@@ -124,6 +132,7 @@ impl Graph<'_> {
         for rope in &mut self.ropes {
             rope.reach(rows.reached());
         }
+        self.buffers.kept.begin(self.architecture, chunks);
         self.embed(chunks);
         self.per_layer_inputs(chunks);
         let last_writer = self.last_writer();
@@ -132,6 +141,9 @@ impl Graph<'_> {
                 rows = self.narrow(&rows, chunks);
             }
             self.layer(index, cache, chunks, &rows);
+        }
+        if self.follows && rows.count() > 0 {
+            self.follow(cache, chunks, &rows);
         }
         if last_writer + 1 == self.architecture.layers.len() {
             rows = self.narrow(&rows, chunks);
@@ -142,6 +154,9 @@ impl Graph<'_> {
     /// The last layer that keeps something of its own for later tokens. What follows matters only to rows whose logits
     /// are wanted.
     fn last_writer(&self) -> usize {
+        if self.follows {
+            return self.architecture.layers.len() - 1;
+        }
         let writes = |layer: &Layer| layer.delta_net().is_some() || layer.cached().is_some();
         self.architecture.layers.iter().rposition(writes).unwrap_or(0)
     }
@@ -168,7 +183,7 @@ impl Graph<'_> {
             let wanted = match chunks[span.chunk].logits {
                 LogitsWanted::None => 0,
                 LogitsWanted::Last => span.count.min(1),
-                LogitsWanted::All => span.count,
+                LogitsWanted::All | LogitsWanted::Guessed => span.count,
             };
             if wanted == 0 {
                 continue;
@@ -205,6 +220,7 @@ impl Graph<'_> {
             compute: &mut self.compute,
             ropes: &self.ropes,
             buffers: &mut self.buffers,
+            hides_first: false,
         };
         step.layer(index, shape, weights, cache, chunks, rows);
     }
@@ -232,6 +248,8 @@ struct Step<'a> {
     compute: &'a mut Compute,
     ropes: &'a [RopeTable],
     buffers: &'a mut Buffers,
+    /// Whether attention passes over position 0.
+    hides_first: bool,
 }
 
 impl Step<'_> {

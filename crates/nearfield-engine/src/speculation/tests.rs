@@ -1,3 +1,4 @@
+use super::cost::FIRST_GUESS;
 use super::*;
 
 /// A machine whose steps take 10 ms, and so much of that for each further row.
@@ -61,7 +62,7 @@ fn others_do_not_pay_for_an_answers_drafts() {
 #[test]
 fn what_was_right_before_decides() {
     let mut acceptance = Acceptance::default();
-    for class in 1..CLASSES {
+    for class in 1..HEAD {
         assert!(acceptance.probability(class) > acceptance.probability(class - 1));
     }
     for _ in 0..30 {

@@ -5,7 +5,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use nearfield_engine::{
-    Drafter, Engine, EngineOptions, FinishReason, Generate, Sampling, Speculation, Step, SuffixDrafter,
+    Drafter, Drafting, Engine, EngineOptions, FinishReason, Generate, Sampling, Speculation, Step,
+    SuffixDrafter,
 };
 use nearfield_model::Model;
 use nearfield_testkit::gguf_conversion::convert_checkpoint_with;
@@ -44,7 +45,16 @@ impl Drafter for Scripted {
 }
 
 fn model() -> Arc<Model> {
-    let writer = convert_checkpoint_with(&folder("llama"), &mut integer_storage);
+    quantized("llama")
+}
+
+/// One with attention, and one with recurrent layers and experts.
+fn models() -> [Arc<Model>; 2] {
+    [model(), quantized("qwen3_5_moe")]
+}
+
+fn quantized(name: &str) -> Arc<Model> {
+    let writer = convert_checkpoint_with(&folder(name), &mut integer_storage);
     Arc::new(Model::from_gguf_bytes(Path::new("quantized.gguf"), writer.unwrap().build()).unwrap())
 }
 
@@ -94,16 +104,21 @@ fn bits(answer: &Answer) -> Bits {
 
 #[test]
 fn guesses_right_up_to_any_place_change_nothing() {
+    for model in models() {
+        check_every_place(&model);
+    }
+}
+
+fn check_every_place(model: &Arc<Model>) {
     const COUNT: usize = 24;
-    let model = model();
-    let plain = Engine::start(Arc::clone(&model), &with_speculation(Speculation::Off)).unwrap();
+    let plain = Engine::start(Arc::clone(model), &with_speculation(Speculation::Off)).unwrap();
     for (number, request) in requests(COUNT).into_iter().enumerate() {
         let wanted = answer(&plain, request.clone());
         assert_eq!((wanted.stats.drafted, wanted.stats.accepted), (0, 0));
         for depth in [1, 2, 3, 4, 7, 15] {
             for right in 0..=depth {
                 let script = Script { answers: Arc::new(wanted.tokens.clone()), right };
-                let engine = scripted(&model, depth, script);
+                let engine = scripted(model, depth, script);
                 let got = answer(&engine, request.clone());
                 assert!(bits(&got) == bits(&wanted), "request {number}, {right} of {depth} right");
                 // The first token comes from the prompt, the others from steps of one and what was right.
@@ -223,9 +238,14 @@ fn a_right_prediction_is_accepted_and_a_wrong_one_changes_nothing() {
 
 #[test]
 fn a_conversation_goes_on_from_what_guesses_left_in_the_cache() {
-    let model = model();
+    for model in models() {
+        check_conversation(&model);
+    }
+}
+
+fn check_conversation(model: &Arc<Model>) {
     let without = EngineOptions { prefix_cache_bytes: Some(0), ..with_speculation(Speculation::Off) };
-    let plain = Engine::start(Arc::clone(&model), &without).unwrap();
+    let plain = Engine::start(Arc::clone(model), &without).unwrap();
     for request in requests(80) {
         let first = answer(&plain, request.clone());
         let mut tokens = [&request.tokens[..], &first.tokens[&0]].concat();
@@ -234,7 +254,7 @@ fn a_conversation_goes_on_from_what_guesses_left_in_the_cache() {
         let wanted = answer(&plain, second.clone());
         for right in [0, 2, 7] {
             let script = Script { answers: Arc::new(first.tokens.clone()), right };
-            let engine = scripted(&model, 7, script);
+            let engine = scripted(model, 7, script);
             assert!(bits(&answer(&engine, request.clone())) == bits(&first));
             // The script's guesses are wrong here, or right by chance.
             let got = answer(&engine, second.clone());
@@ -245,6 +265,50 @@ fn a_conversation_goes_on_from_what_guesses_left_in_the_cache() {
             assert!(right == 0 || counters.accepted > 20, "{counters:?}");
         }
     }
+}
+
+#[test]
+fn the_models_own_head_changes_nothing_but_the_number_of_steps() {
+    for name in ["qwen3_5", "qwen3_5_moe"] {
+        let model = quantized(name);
+        let plain = Engine::start(Arc::clone(&model), &with_speculation(Speculation::Off)).unwrap();
+        let wanted: Vec<Answer> = requests(40).into_iter().map(|request| answer(&plain, request)).collect();
+        assert_eq!(plain.counters().head_drafted, 0);
+        let settings = [1, 2, 7].map(Speculation::Always).into_iter().chain([Speculation::Adaptive]);
+        for (speculation, drafting) in settings.flat_map(|s| [(s, Drafting::Head), (s, Drafting::Automatic)])
+        {
+            let options = EngineOptions { drafting, ..with_speculation(speculation) };
+            let engine = Engine::start(Arc::clone(&model), &options).unwrap();
+            // All at once, so that the head guesses for several answers together.
+            let mut all = requests(40);
+            all[0].prediction.clone_from(&wanted[0].tokens[&0]);
+            let sessions = all.map(|request| engine.submit(request).unwrap());
+            for (session, wanted) in sessions.into_iter().zip(&wanted) {
+                let got = crate::callers::collect(session).unwrap();
+                assert!(bits(&got) == bits(wanted), "{name}, {speculation:?}, {drafting:?}");
+            }
+            let counters = engine.counters();
+            assert!(counters.head_drafted > 0 && counters.head_drafted <= counters.drafted, "{counters:?}");
+            let looked_up = counters.drafted > counters.head_drafted;
+            assert_eq!(looked_up, drafting == Drafting::Automatic, "{counters:?}");
+        }
+        let options =
+            EngineOptions { drafting: Drafting::LookUp, ..with_speculation(Speculation::Always(3)) };
+        let engine = Engine::start(Arc::clone(&model), &options).unwrap();
+        answer(&engine, request(40));
+        assert_eq!(engine.counters().head_drafted, 0);
+    }
+}
+
+#[test]
+fn a_head_that_is_wrong_is_hardly_asked() {
+    // The fixture's head was never trained, so that its guesses are wrong but by chance.
+    let model = quantized("qwen3_5");
+    let options = EngineOptions { drafting: Drafting::Head, ..with_speculation(Speculation::Adaptive) };
+    let engine = Engine::start(Arc::clone(&model), &options).unwrap();
+    let got = answer(&engine, Generate { sampling: chance(3), ..request(400) });
+    assert!(got.stats.drafted > 0 && got.stats.drafted < 60, "{:?}", got.stats);
+    assert!(got.stats.accepted * 4 < got.stats.drafted, "{:?}", got.stats);
 }
 
 #[test]
