@@ -288,9 +288,13 @@ fn the_models_own_head_changes_nothing_but_the_number_of_steps() {
                 assert!(bits(&got) == bits(wanted), "{name}, {speculation:?}, {drafting:?}");
             }
             let counters = engine.counters();
-            assert!(counters.head_drafted > 0 && counters.head_drafted <= counters.drafted, "{counters:?}");
-            let looked_up = counters.drafted > counters.head_drafted;
-            assert_eq!(looked_up, drafting == Drafting::Automatic, "{counters:?}");
+            assert!(counters.head_drafted <= counters.drafted, "{counters:?}");
+            // What pays depends on the machine.
+            if speculation != Speculation::Adaptive {
+                assert!(counters.head_drafted > 0, "{counters:?}");
+                let looked_up = counters.drafted > counters.head_drafted;
+                assert_eq!(looked_up, drafting == Drafting::Automatic, "{counters:?}");
+            }
         }
         let options =
             EngineOptions { drafting: Drafting::LookUp, ..with_speculation(Speculation::Always(3)) };

@@ -54,7 +54,7 @@ impl Proof {
     fn check(&self, kernels: &BTreeSet<&'static str>, recurrent: bool) {
         let drafts = (1..=DEPTH).flat_map(|depth| (0..=depth).map(move |right| (depth, right)));
         assert!(drafts.clone().all(|draft| self.drafts.contains(&draft)), "{self:?}");
-        assert_eq!(self.states_compared > 100, recurrent, "{self:?}");
+        assert_eq!(self.states_compared > 40, recurrent, "{self:?}");
         assert_eq!(self.heads_compared > 20, recurrent, "{self:?}");
         assert!(self.most_rows >= 32, "{self:?}");
         assert!(self.most_pieces > 1, "{self:?}");
@@ -266,7 +266,10 @@ fn drafted(case: &Case, options: &RunnerOptions, proof: &mut Proof) {
     let mut runner = proof.runner(case, options);
     let mut plain = runner.open(case.text.len()).unwrap();
     feed(&mut runner, &mut plain, &case.text[..PROMPT]);
-    let mut drafts = (1..=DEPTH).flat_map(|depth| (0..=depth).map(move |right| (depth, right))).peekable();
+    let recurrent = !states(case, &plain).is_empty();
+    // The depths take turns with the threads.
+    let depths = (1..=DEPTH).filter(|depth| case.large || depth % 3 == options.threads % 3);
+    let mut drafts = depths.flat_map(|depth| (0..=depth).map(move |right| (depth, right))).peekable();
     while drafts.peek().is_some() {
         let mut sequence = runner.open_in(CacheDomain::new(&case.what), case.text.len() + DEPTH + 3).unwrap();
         let mut got = feed(&mut runner, &mut sequence, &case.text[..PROMPT]);
@@ -291,12 +294,14 @@ fn drafted(case: &Case, options: &RunnerOptions, proof: &mut Proof) {
             proof.drafts_right += right;
             proof.drafts_wrong += depth - right;
             proof.drafts.insert((depth, right));
-            for token in &case.text[at..=at + right] {
-                feed(&mut runner, &mut plain, &[*token]);
+            if recurrent {
+                for token in &case.text[at..=at + right] {
+                    feed(&mut runner, &mut plain, &[*token]);
+                }
             }
             let wanted = states(case, &plain);
             assert!(states(case, &sequence) == wanted, "{}: states, {right} of {depth} right", case.what);
-            proof.states_compared += usize::from(!wanted.is_empty());
+            proof.states_compared += usize::from(recurrent);
         }
         case.compare(0, &got, "with drafts right and wrong", options);
         case.compare_head(&mut runner, &mut sequence, "with drafts right and wrong", proof);
