@@ -106,6 +106,8 @@ pub struct Work {
     pub drafted: u64,
     /// Those of them that were right: steps that the answer was spared.
     pub accepted: u64,
+    /// Those that were right and came from a draft head of the model.
+    pub accepted_of_head: u64,
 }
 
 /// Why an answer ended.

@@ -131,6 +131,7 @@ impl Account {
             fields.energy_joules = energy_joules;
             (fields.drafted_tokens, fields.accepted_tokens) =
                 work.map(|work| (work.drafted, work.accepted)).unzip();
+            fields.draft_head_tokens = work.map(|work| work.accepted_of_head);
             fields.cost = sum;
             fields.price = price;
             fields.counterfactual =

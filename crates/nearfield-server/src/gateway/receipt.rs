@@ -45,6 +45,8 @@ pub struct ReceiptFields {
     pub drafted_tokens: Option<u64>,
     /// Those of them that were right.
     pub accepted_tokens: Option<u64>,
+    /// Those that were right and came from the model's draft head.
+    pub draft_head_tokens: Option<u64>,
     /// What the request cost, all its attempts together.
     #[serde(rename = "cost_usd", serialize_with = "dollars")]
     pub cost: Option<NanoDollars>,
@@ -87,6 +89,7 @@ impl Receipt {
             energy_joules: None,
             drafted_tokens: None,
             accepted_tokens: None,
+            draft_head_tokens: None,
             cost: None,
             price: None,
             counterfactual: None,

@@ -148,6 +148,7 @@ impl Answering {
             energy_joules: self.energy(stats),
             drafted: stats.drafted as u64,
             accepted: stats.accepted as u64,
+            accepted_of_head: stats.head_accepted as u64,
         };
         self.ready.push_back(Event::Done { usage, work: Some(work) });
     }

@@ -40,6 +40,7 @@ async fn a_whole_chat_reply_says_where_it_came_from() {
     assert_eq!(ours["seed"], 11);
     assert_eq!(ours["energy_joules"], 7.5);
     assert_eq!((&ours["drafted_tokens"], &ours["accepted_tokens"]), (&json!(5), &json!(2)));
+    assert_eq!(ours["draft_head_tokens"], json!(1));
     assert!(ours["ttft_ms"].is_number() && ours["duration_ms"].is_number(), "{ours}");
     // 7.5 J at half a dollar for a kilowatt-hour, to the nearest nano-dollar.
     assert_eq!(ours["cost_usd"], 0.000_001_042);

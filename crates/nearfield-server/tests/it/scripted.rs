@@ -141,7 +141,13 @@ pub(crate) fn finished() -> Play {
 }
 
 pub(crate) fn done() -> Play {
-    let work = Work { busy: Duration::from_secs(36), energy_joules: Some(7.5), drafted: 5, accepted: 2 };
+    let work = Work {
+        busy: Duration::from_secs(36),
+        energy_joules: Some(7.5),
+        drafted: 5,
+        accepted: 2,
+        accepted_of_head: 1,
+    };
     Play::Event(Event::Done { usage: USAGE, work: Some(work) })
 }
 

@@ -68,7 +68,8 @@ pub(super) struct EngineArgs {
     )]
     arithmetic: Option<ArithmeticName>,
 
-    /// Guess tokens ahead where that is faster, on or off; answers are the same [default: on]
+    /// Guess tokens ahead where that is faster: on, off, look-up (from the text only) or mtp (by the model's own head
+    /// only); answers are the same [default: on]
     #[arg(
         long,
         value_name = "WHICH",
@@ -97,7 +98,7 @@ impl EngineArgs {
             options.arithmetic = name.into();
         }
         if let Some(name) = self.speculation.or(local.speculation) {
-            options.speculation = name.into();
+            name.set(&mut options);
         }
         if let Some(slots) = local.slots {
             options.slots = slots.get();
@@ -199,7 +200,7 @@ fn parse_in(text: &str, fits: impl Fn(f32) -> bool, expected: &str) -> Result<f3
 #[cfg(test)]
 mod tests {
     use clap::Parser;
-    use nearfield_engine::{Arithmetic, KeyValueType, Speculation};
+    use nearfield_engine::{Arithmetic, Drafting, KeyValueType, Speculation};
 
     use super::*;
 
@@ -229,6 +230,13 @@ mod tests {
         assert_eq!(options.key_value_type, KeyValueType::Bf16);
         assert_eq!(options.arithmetic, Arithmetic::Exact);
         assert_eq!(options.speculation, Speculation::Off);
+        for (name, drafting) in
+            [("on", Drafting::Automatic), ("look-up", Drafting::LookUp), ("mtp", Drafting::Head)]
+        {
+            let line = parse(&format!("--speculation {name}")).unwrap();
+            let options = line.engine.options(&LocalSection::default());
+            assert_eq!((options.speculation, options.drafting), (Speculation::Adaptive, drafting));
+        }
         let none = parse("").unwrap().engine.options(&LocalSection::default());
         assert_eq!(none, EngineOptions::default());
     }

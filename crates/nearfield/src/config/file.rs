@@ -6,7 +6,7 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
 use jiff::civil::Date;
-use nearfield_engine::{Arithmetic, KeyValueType, Speculation};
+use nearfield_engine::{Arithmetic, Drafting, EngineOptions, KeyValueType, Speculation};
 use nearfield_router::{Policy, PolicyMode};
 use nearfield_store::Tariff;
 use serde::Deserialize;
@@ -140,22 +140,29 @@ impl From<ArithmeticName> for Arithmetic {
     }
 }
 
-/// Whether tokens are guessed ahead, as flags and the file name it.
+/// Whether tokens are guessed ahead and from what, as flags and the file name it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "kebab-case")]
 pub(crate) enum SpeculationName {
     /// Where it is faster
     On,
     /// Never
     Off,
+    /// From the text only
+    LookUp,
+    /// By the model's own draft head only
+    Mtp,
 }
 
-impl From<SpeculationName> for Speculation {
-    fn from(name: SpeculationName) -> Self {
-        match name {
-            SpeculationName::On => Self::Adaptive,
-            SpeculationName::Off => Self::Off,
-        }
+impl SpeculationName {
+    /// Sets both options that the name stands for.
+    pub(crate) fn set(self, options: &mut EngineOptions) {
+        (options.speculation, options.drafting) = match self {
+            Self::On => (Speculation::Adaptive, Drafting::Automatic),
+            Self::Off => (Speculation::Off, Drafting::Automatic),
+            Self::LookUp => (Speculation::Adaptive, Drafting::LookUp),
+            Self::Mtp => (Speculation::Adaptive, Drafting::Head),
+        };
     }
 }
 

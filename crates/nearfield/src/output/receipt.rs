@@ -16,7 +16,10 @@ pub(crate) fn receipt_line(receipt: &ReceiptFields, finish: Option<FinishReason>
         let (read, written) = (usage.prompt_tokens(), usage.completion_tokens());
         let guessed = match receipt.accepted_tokens {
             None | Some(0) => String::new(),
-            Some(accepted) => format!(" ({accepted} guessed ahead)"),
+            Some(accepted) => match receipt.draft_head_tokens {
+                None | Some(0) => format!(" ({accepted} guessed ahead)"),
+                Some(own) => format!(" ({accepted} guessed ahead, {own} by its draft head)"),
+            },
         };
         parts.push(format!("{about}{read} tokens in{cached}, {written} out{guessed}"));
     }
@@ -89,6 +92,7 @@ mod tests {
             energy_joules: None,
             drafted_tokens: Some(0),
             accepted_tokens: Some(0),
+            draft_head_tokens: Some(0),
             cost: None,
             price: None,
             counterfactual: Some(ReceiptCounterfactual {
@@ -110,6 +114,8 @@ mod tests {
         );
         let guessed = ReceiptFields { drafted_tokens: Some(30), accepted_tokens: Some(20), ..local() };
         assert!(receipt_line(&guessed, None).contains(" · 31 tokens in, 42 out (20 guessed ahead) · "));
+        let by_head = ReceiptFields { draft_head_tokens: Some(7), ..guessed };
+        assert!(receipt_line(&by_head, None).contains(" out (20 guessed ahead, 7 by its draft head) · "));
         let priced = ReceiptFields { cost: Some(NanoDollars(1200)), energy_joules: Some(14.25), ..local() };
         let line = receipt_line(&priced, Some(FinishReason::Length));
         assert!(line.contains(" · 14.2 J · here $0.0000012 · "), "{line}");
