@@ -28,6 +28,8 @@ pub fn fallback_reason(policy: &Policy, failed: &BackendFacts, failure: Failure)
         ErrorKind::ContextLength if here && policy.mode == PolicyMode::PreferLocal => {
             Some("the context does not fit here".to_owned())
         }
+        // No outage, but another candidate may have more room.
+        ErrorKind::ContextLength => Some(format!("the context does not fit {}", failed.name)),
         kind if !kind.may_fall_back() => None,
         ErrorKind::Overloaded if here => Some("the local queue is full".to_owned()),
         ErrorKind::Overloaded => Some(format!("{} is overloaded", failed.name)),
@@ -74,9 +76,9 @@ mod tests {
         for kind in KINDS {
             for mode in [PolicyMode::LocalOnly, PolicyMode::CloudOnly, PolicyMode::PreferLocal] {
                 let cloud = reason(mode, Locality::Cloud, kind, false);
-                assert_eq!(cloud.is_some(), kind.may_fall_back(), "{mode} {kind:?}");
-                let spills = mode == PolicyMode::PreferLocal
-                    && matches!(kind, ErrorKind::NotFound | ErrorKind::ContextLength);
+                let larger = kind == ErrorKind::ContextLength;
+                assert_eq!(cloud.is_some(), kind.may_fall_back() || larger, "{mode} {kind:?}");
+                let spills = larger || mode == PolicyMode::PreferLocal && kind == ErrorKind::NotFound;
                 let local = reason(mode, Locality::Local, kind, false);
                 assert_eq!(local.is_some(), kind.may_fall_back() || spills, "{mode} {kind:?}");
             }

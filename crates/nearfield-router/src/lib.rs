@@ -3,6 +3,7 @@
 //! Everything here is a pure function. The candidate set that [`decide`] returns is closed: whoever carries the
 //! request out may stop early, never add.
 
+pub mod attempts;
 mod decision;
 mod fallback;
 mod outgoing;

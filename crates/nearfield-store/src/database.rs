@@ -193,6 +193,11 @@ async fn end_attempt(
 }
 
 async fn end_request(transaction: &mut Transaction<'_, Sqlite>, ended: &Ended) -> Result<(), StoreError> {
+    if let Some(position) = ended.answered {
+        let statement = "UPDATE requests SET (backend, locality) = (SELECT backend, locality FROM attempts \
+                         WHERE request_id = $1 AND position = $2) WHERE id = $1 AND outcome IS NULL";
+        sqlx::query(statement).bind(&ended.id).bind(position).execute(&mut **transaction).await?;
+    }
     let statement = "UPDATE requests SET outcome = $2, reason = COALESCE($3, reason), ttft = $4, duration = $5, \
                      cost = $6, counterfactual_cost = $7, counterfactual_price = $8, energy_joules = $9, \
                      numerics = $10, input_tokens = $11, cached_input_tokens = $12, output_tokens = $13, \

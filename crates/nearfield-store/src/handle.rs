@@ -79,8 +79,8 @@ pub struct RowHandle {
     started: Instant,
     /// Attempts begun so far.
     attempts: u32,
-    /// The attempt under way: when it began.
-    current: Option<Instant>,
+    /// The attempts under way, by position, and when they began.
+    open: Vec<(u32, Instant)>,
     /// The sum of the ended attempts' costs; `None` once one of them is unknown.
     cost: Option<NanoDollars>,
     finished: bool,
@@ -99,7 +99,7 @@ impl RowHandle {
             id,
             started: Instant::now(),
             attempts: 0,
-            current: None,
+            open: Vec::new(),
             cost: Some(NanoDollars::ZERO),
             finished: false,
         })
@@ -110,34 +110,54 @@ impl RowHandle {
         &self.id
     }
 
-    /// Journals that a backend is about to be tried. When this fails, it must not be tried. An attempt that is still
-    /// open is closed as unknown first.
-    pub fn attempt(&mut self, start: AttemptStart) -> Result<(), StoreError> {
-        if self.current.is_some() {
-            self.end_attempt(AttemptEnd { outcome: Outcome::Unknown, usage: None, cost: None, price: None });
+    /// Journals that a backend is about to be tried, and gives the attempt's position. When this fails, it must not be
+    /// tried. Attempts that are still open are closed as unknown first.
+    ///
+    /// # Errors
+    /// The journal cannot be written.
+    pub fn attempt(&mut self, start: AttemptStart) -> Result<u32, StoreError> {
+        for (position, _) in self.open.clone() {
+            let end = AttemptEnd { outcome: Outcome::Unknown, usage: None, cost: None, price: None };
+            self.end_attempt_at(position, end);
         }
+        self.attempt_beside(start)
+    }
+
+    /// The same beside attempts that are under way, which stay open.
+    ///
+    /// # Errors
+    /// The journal cannot be written.
+    pub fn attempt_beside(&mut self, start: AttemptStart) -> Result<u32, StoreError> {
+        let position = self.attempts;
         self.ledger.journal().append(&[Record::AttemptStarted(AttemptStarted {
             id: self.id.clone(),
-            position: self.attempts,
+            position,
             backend: start.backend,
             locality: start.locality.as_str().to_owned(),
             why: start.why,
             bytes_out: start.bytes_out,
         })])?;
         self.attempts += 1;
-        self.current = Some(Instant::now());
-        Ok(())
+        self.open.push((position, Instant::now()));
+        Ok(position)
     }
 
-    /// Journals the end of the attempt under way; without one this does nothing. A journal that cannot be written
-    /// now is written later: what has happened is not undone by it.
+    /// Journals the end of the attempt that began last of those under way; without one this does nothing. A journal
+    /// that cannot be written now is written later: what has happened is not undone by it.
     pub fn end_attempt(&mut self, end: AttemptEnd) {
-        if let Some(record) = self.attempt_ended(end) {
+        if let Some(&(position, _)) = self.open.last() {
+            self.end_attempt_at(position, end);
+        }
+    }
+
+    /// Journals the end of the attempt at a position; one that is not under way is left as it is.
+    pub fn end_attempt_at(&mut self, position: u32, end: AttemptEnd) {
+        if let Some(record) = self.attempt_ended(position, end) {
             self.journal_end(&[record]);
         }
     }
 
-    /// Closes the row, and with it the attempt under way, if there is one, in one write. The row's cost, the sum of
+    /// Closes the row, and with it the attempt that began last of those under way, in one write. The row's cost, the sum of
     /// the attempts', is returned.
     pub fn finish(mut self, attempt: Option<AttemptEnd>, end: End) -> Option<NanoDollars> {
         self.close(attempt, end)
@@ -148,7 +168,16 @@ impl RowHandle {
         let outcome = end.outcome.clone();
         let bare = || AttemptEnd { outcome, usage: None, cost: None, price: None };
         let mut records = Vec::with_capacity(2);
-        records.extend(self.attempt_ended(attempt.unwrap_or_else(bare)));
+        let answered = self.open.last().map(|&(position, _)| position);
+        if let Some(position) = answered {
+            records.extend(self.attempt_ended(position, attempt.unwrap_or_else(bare)));
+        }
+        let answered = answered.filter(|position| position + 1 != self.attempts);
+        // Whatever else is under way ends with the request, at a cost that nobody knows.
+        for (position, _) in self.open.clone() {
+            let end = AttemptEnd { outcome: Outcome::Cancelled, usage: None, cost: None, price: None };
+            records.extend(self.attempt_ended(position, end));
+        }
         records.push(Record::Ended(Ended {
             id: self.id.clone(),
             outcome: end.outcome,
@@ -160,17 +189,19 @@ impl RowHandle {
             counterfactual: end.counterfactual,
             energy_joules: end.energy_joules,
             numerics: end.numerics,
+            answered,
         }));
         self.journal_end(&records);
         self.cost
     }
 
-    fn attempt_ended(&mut self, end: AttemptEnd) -> Option<Record> {
-        let began = self.current.take()?;
+    fn attempt_ended(&mut self, position: u32, end: AttemptEnd) -> Option<Record> {
+        let at = self.open.iter().position(|&(open, _)| open == position)?;
+        let (_, began) = self.open.remove(at);
         self.cost = self.cost.zip(end.cost).map(|(sum, cost)| sum + cost);
         Some(Record::AttemptEnded(AttemptEnded {
             id: self.id.clone(),
-            position: self.attempts.saturating_sub(1),
+            position,
             outcome: end.outcome,
             usage: end.usage.map(Into::into),
             cost: end.cost,

@@ -377,6 +377,7 @@ mod tests {
             counterfactual: None,
             energy_joules: None,
             numerics: None,
+            answered: None,
         })
     }
 

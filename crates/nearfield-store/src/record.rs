@@ -72,6 +72,9 @@ pub(crate) struct Ended {
     pub(crate) counterfactual: Option<Counterfactual>,
     pub(crate) energy_joules: Option<f64>,
     pub(crate) numerics: Option<String>,
+    /// The attempt that answered, where it is not the one that began last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) answered: Option<u32>,
 }
 
 /// [`Usage`] as it is written.

@@ -24,13 +24,15 @@ pub struct Admission {
     pub policy_hash: String,
 }
 
-/// How a request or an attempt ended. Written `done`, `error:<kind>`, `cancelled` or `unknown`.
+/// How a request or an attempt ended. Written `done`, `error:<kind>`, `truncated`, `cancelled` or `unknown`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// The answer is complete.
     Done,
     /// It failed; the name of the [`ErrorKind`].
     Error(String),
+    /// It failed after the caller had seen a part of it; the reply ended with an error event.
+    Truncated,
     /// The caller went away.
     Cancelled,
     /// The process died before it could say.
@@ -48,6 +50,7 @@ impl fmt::Display for Outcome {
         match self {
             Self::Done => formatter.write_str("done"),
             Self::Error(kind) => write!(formatter, "error:{kind}"),
+            Self::Truncated => formatter.write_str("truncated"),
             Self::Cancelled => formatter.write_str("cancelled"),
             Self::Unknown => formatter.write_str("unknown"),
         }
@@ -59,6 +62,7 @@ impl Outcome {
     pub(crate) fn parse(text: &str) -> Self {
         match text {
             "done" => Self::Done,
+            "truncated" => Self::Truncated,
             "cancelled" => Self::Cancelled,
             _ => match text.strip_prefix("error:") {
                 Some(kind) => Self::Error(kind.to_owned()),

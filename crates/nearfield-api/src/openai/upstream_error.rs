@@ -90,6 +90,8 @@ fn classify(status: u16, said: Said, retry_after: Option<Duration>) -> Error {
         ErrorKind::ContextLength => Some("context_length_exceeded".to_owned()),
         ErrorKind::Upstream if quota => Some("insufficient_quota".to_owned()),
         ErrorKind::Upstream if matches!(status, 401 | 403) => Some("backend_credentials".to_owned()),
+        ErrorKind::Upstream if matches!(status, 300..=399) => Some("backend_redirects".to_owned()),
+        ErrorKind::Upstream if matches!(status, 404 | 405) => Some("backend_has_no_such_route".to_owned()),
         _ => said.code,
     };
     if is_callers {
