@@ -23,6 +23,8 @@ pub mod gemini;
 pub mod json;
 pub mod openai;
 pub mod responses;
+#[doc(hidden)]
+pub mod sabotage;
 pub mod sse;
 
 pub use answer::AnswerDecoder;

@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 use crate::json::{JsonLimits, parse_json};
 use crate::{
     Content, Extra, Function, JsonSchema, Media, MediaSource, Opaque, OutputFormat, Part, Prompt, Request,
-    Tool, ToolChoice,
+    Tool, ToolChoice, sabotage,
 };
 
 /// Where a string of a request stands.
@@ -129,7 +129,9 @@ fn part_strings(part: &mut Part, place: Place, visit: &mut Visit<'_>) {
         Content::ToolCall(call) => {
             visit(Place::Protocol, &mut call.id);
             visit(Place::Protocol, &mut call.name);
-            arguments(&mut call.arguments, visit);
+            if !sabotage::breaks(sabotage::Break::ToolArguments) {
+                arguments(&mut call.arguments, visit);
+            }
             opaque(&mut call.opaque, visit);
         }
         Content::ToolResult(result) => {

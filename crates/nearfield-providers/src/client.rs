@@ -3,7 +3,7 @@
 use std::error::Error as _;
 use std::time::Duration;
 
-use nearfield_api::{Error, ErrorKind};
+use nearfield_api::{Error, ErrorKind, sabotage};
 use reqwest::{Certificate, Client, Proxy, redirect};
 
 use crate::ProviderError;
@@ -21,7 +21,7 @@ const PING_TIMEOUT: Duration = Duration::from_secs(20);
 pub(crate) fn build(options: &Connection, loopback: bool) -> Result<Client, ProviderError> {
     let mut builder = Client::builder()
         .user_agent(concat!("nearfield/", env!("CARGO_PKG_VERSION")))
-        .redirect(redirect::Policy::none())
+        .redirect(redirects())
         .retry(reqwest::retry::never())
         .referer(false)
         .connect_timeout(options.timeouts.connect)
@@ -44,6 +44,14 @@ pub(crate) fn build(options: &Connection, loopback: bool) -> Result<Client, Prov
     builder
         .build()
         .map_err(|error| ProviderError::Tls { backend: options.name.clone(), reason: deepest(&error) })
+}
+
+/// None: a reply that leads elsewhere is an error, since policy did not allow the other place.
+fn redirects() -> redirect::Policy {
+    if sabotage::breaks(sabotage::Break::Redirects) {
+        return redirect::Policy::limited(2);
+    }
+    redirect::Policy::none()
 }
 
 /// The authorities of the configured PEM file.

@@ -25,6 +25,8 @@ mod google_token;
 mod labels;
 mod openai_compatible;
 mod options;
+#[cfg(feature = "sabotage")]
+mod sabotage;
 mod secret;
 mod sigv4;
 mod upstream;

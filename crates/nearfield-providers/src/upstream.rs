@@ -97,6 +97,8 @@ impl Upstream {
         let mut request =
             request.header(ACCEPT_ENCODING, "identity").build().map_err(|error| unsent(&error))?;
         self.auth.put(&mut request, &self.client).await.map_err(|error| self.error(error))?;
+        #[cfg(feature = "sabotage")]
+        crate::sabotage::keep_headers(&mut request);
         let again = request.try_clone();
         let sent = timeout(wait, async {
             match (self.client.execute(request).await, again) {

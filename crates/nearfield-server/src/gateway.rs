@@ -6,7 +6,9 @@
 
 mod account;
 mod attempt;
+mod circuits;
 mod domains;
+mod opening;
 mod pricing;
 mod receipt;
 mod restoring;
@@ -21,6 +23,7 @@ use jiff::Timestamp;
 use nearfield_api::openai::ModelEntry;
 use nearfield_api::{Backend, Error, ErrorKind, EventStream, Locality, ModelInfo, Request};
 use nearfield_privacy::{DataClass, HashKey};
+use nearfield_router::attempts::Resilience;
 use nearfield_router::rules::{Claim, Rules, RulesError};
 use nearfield_router::{
     BackendFacts, Decision, Policy, PolicyError, PolicyMode, RequestFacts, decide, permitted,
@@ -28,7 +31,10 @@ use nearfield_router::{
 use nearfield_store::{Admission, End, Ledger, Prices, RowHandle, Tariff};
 use tokio::time::{Instant, timeout};
 
+use attempt::Course;
+use circuits::Circuits;
 pub use domains::{CacheDomains, KeyInTwoDomains};
+pub(crate) use opening::{Gate, Whole, size as event_bytes};
 use pricing::Pricing;
 pub use receipt::{Receipt, ReceiptCounterfactual, ReceiptFields};
 pub use ruled::RulesChange;
@@ -131,6 +137,8 @@ pub struct Gateway {
     ledger: Ledger,
     pricing: Arc<Pricing>,
     cache_domains: CacheDomains,
+    resilience: Resilience,
+    circuits: Arc<Circuits>,
     /// Seconds since 1970 at which this gateway was made; models are listed with it.
     created: u64,
 }
@@ -146,7 +154,38 @@ impl Gateway {
         policy.check(&facts)?;
         let pricing = Arc::new(Pricing { prices, tariff, reference });
         let created = Timestamp::now().as_second().unsigned_abs();
-        Ok(Self { backends, facts, policy, ruled: None, ledger, pricing, cache_domains, created })
+        let resilience = Resilience::default();
+        let circuits = Arc::new(Circuits::new(&resilience, &facts));
+        Ok(Self {
+            backends,
+            facts,
+            policy,
+            ruled: None,
+            ledger,
+            pricing,
+            cache_domains,
+            resilience,
+            circuits,
+            created,
+        })
+    }
+
+    /// Makes attempts in another way than by default.
+    pub fn with_resilience(mut self, resilience: Resilience) -> Self {
+        self.circuits = Arc::new(Circuits::new(&resilience, &self.facts));
+        self.resilience = resilience;
+        self
+    }
+
+    /// What happened in attempts until now, by backend: how they ended (`done`, or the kind of the error), and `retry`,
+    /// `fallback`, `hedge`, `lost`, `probe` and `circuit_open`. The names are those of the configuration.
+    pub fn attempt_counts(&self) -> Vec<(String, &'static str, u64)> {
+        self.circuits.counts()
+    }
+
+    /// Whether each cloud backend rests after failures.
+    pub fn circuits(&self) -> Vec<(String, bool)> {
+        self.circuits.open()
     }
 
     /// Lets the rules of a policy file decide from now on. `key` makes the pseudonyms that rules may ask for.
@@ -191,11 +230,11 @@ impl Gateway {
     /// The policy allows no backend, the ledger cannot record the request, or every candidate that might be tried
     /// failed: then the last one's error. The row is closed in each case.
     pub async fn answer(&self, caller: &Caller, request: Request) -> Result<Answer, Error> {
-        Ok(self.start(caller, request, None).await?)
+        Ok(self.start(caller, request, Gate::FirstToken(None)).await?)
     }
 
-    /// The same, but after `patience` returns without the first token: from then on the backend that is being tried
-    /// is the one that answers, or fails.
+    /// The same, but after `patience` returns without the first token where this machine is answering, which may read
+    /// a long prompt: from then on it is the one that answers, or fails. A cloud's first token is always waited for.
     ///
     /// # Errors
     /// As [`Gateway::answer`].
@@ -205,7 +244,7 @@ impl Gateway {
         request: Request,
         patience: Duration,
     ) -> Result<Answer, Error> {
-        Ok(self.start(caller, request, Some(patience)).await?)
+        Ok(self.start(caller, request, Gate::FirstToken(Some(Instant::now() + patience))).await?)
     }
 
     /// The same, with the row's id also where there is no answer.
@@ -213,21 +252,15 @@ impl Gateway {
         &self,
         caller: &Caller,
         mut request: Request,
-        patience: Option<Duration>,
+        gate: Gate,
     ) -> Result<Answer, Unanswered> {
         request.cache_domain = self.cache_domains.of(&caller.key_id);
-        let deadline = patience.map(|patience| Instant::now() + patience);
-        Box::pin(self.decide(caller, request, deadline)).await
+        Box::pin(self.decide(caller, request, gate)).await
     }
 
-    async fn decide(
-        &self,
-        caller: &Caller,
-        request: Request,
-        deadline: Option<Instant>,
-    ) -> Result<Answer, Unanswered> {
+    async fn decide(&self, caller: &Caller, request: Request, gate: Gate) -> Result<Answer, Unanswered> {
         if let Some(ruled) = &self.ruled {
-            return self.decide_by_rules(ruled, caller, request, deadline).await;
+            return self.decide_by_rules(ruled, caller, request, gate).await;
         }
         let decision = match decide(&self.policy, &self.facts, &RequestFacts { model: request.model.clone() })
         {
@@ -252,7 +285,8 @@ impl Gateway {
         }
         let row = self.admit(caller, &request, reason.clone(), policy_hash)?;
         let id = row.id().to_owned();
-        attempt::first_that_answers(self, row, &candidates, None, reason, request, deadline)
+        Course::new(self, row, &candidates, None, reason, request, gate)
+            .run()
             .await
             .map_err(|error| Unanswered { id: Some(id), error })
     }
@@ -271,7 +305,7 @@ impl Gateway {
         ruled: &Ruled,
         caller: &Caller,
         mut request: Request,
-        deadline: Option<Instant>,
+        gate: Gate,
     ) -> Result<Answer, Unanswered> {
         let admitted: Admitted = ruled.admit(caller, &mut request, &self.facts);
         let reason = admitted.reason();
@@ -283,17 +317,11 @@ impl Gateway {
             return Err(Unanswered { id: Some(id), error });
         }
         let candidates = admitted.candidates();
-        attempt::first_that_answers(
-            self,
-            row,
-            candidates,
-            Some((ruled, &admitted)),
-            reason,
-            request,
-            deadline,
-        )
-        .await
-        .map_err(|error| Unanswered { id: Some(id), error })
+        let rules = Some((ruled, &admitted));
+        Course::new(self, row, candidates, rules, reason, request, gate)
+            .run()
+            .await
+            .map_err(|error| Unanswered { id: Some(id), error })
     }
 
     fn admit(

@@ -18,6 +18,8 @@ const INTER_TOKEN: &str = "nearfield_inter_token_seconds";
 const CONNECTIONS: &str = "nearfield_connections";
 const REFUSED: &str = "nearfield_connections_refused_total";
 
+const ATTEMPTS: &str = "nearfield_attempt_events_total";
+const CIRCUIT: &str = "nearfield_circuit_open";
 const RULE_FAILURES: &str = "nearfield_policy_reload_failures_total";
 
 const METADATA: Metadata<'static> = Metadata::new("nearfield_server", Level::INFO, Some(module_path!()));
@@ -54,6 +56,12 @@ impl Metrics {
         );
         counter(REFUSED, count, "Connections refused, by reason");
         counter(RULE_FAILURES, count, "Policy files that could not be put in force; the old one stayed");
+        counter(
+            ATTEMPTS,
+            count,
+            "What happened in attempts, by backend: done or the kind of an error, retry, fallback, hedge, lost, probe, \
+             circuit_open",
+        );
         let histogram = |name: &'static str, text: &'static str| {
             recorder.describe_histogram(name.into(), seconds, text.into());
         };
@@ -61,6 +69,8 @@ impl Metrics {
         histogram(FIRST_TOKEN, "Time from a request's headers to its first token, by backend");
         histogram(INTER_TOKEN, "Time between two pieces of an answer, by backend");
         recorder.describe_gauge(IN_FLIGHT.into(), count, "Requests being answered by a backend now".into());
+        let circuit = "Whether a backend rests after failures, or is being probed";
+        recorder.describe_gauge(CIRCUIT.into(), count, circuit.into());
         recorder.describe_gauge(CONNECTIONS.into(), count, "Open connections".into());
         let metrics = Self { recorder, handle };
         metrics.in_flight().set(0.0);
@@ -138,6 +148,19 @@ impl Metrics {
     /// So many policy files could not be put in force until now.
     pub(crate) fn rule_failures(&self, count: u64) {
         self.counter(RULE_FAILURES, Vec::new()).absolute(count);
+    }
+
+    /// So often something happened in a backend's attempts until now.
+    pub(crate) fn attempts(&self, backend: &str, event: &'static str, count: u64) {
+        let labels =
+            vec![Label::new("backend", backend.to_owned()), Label::from_static_parts("event", event)];
+        self.counter(ATTEMPTS, labels).absolute(count);
+    }
+
+    /// Whether a backend rests.
+    pub(crate) fn circuit(&self, backend: &str, open: bool) {
+        let key = Key::from_parts(CIRCUIT, vec![Label::new("backend", backend.to_owned())]);
+        self.recorder.register_gauge(&key, &METADATA).set(if open { 1.0 } else { 0.0 });
     }
 
     fn counter(&self, name: &'static str, labels: Vec<Label>) -> Counter {

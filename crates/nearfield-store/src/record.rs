@@ -187,6 +187,7 @@ mod tests {
                         counterfactual: None,
                         energy_joules,
                         numerics: None,
+                        answered: None,
                     })
                 });
         prop_oneof![admitted, ended]

@@ -4,11 +4,11 @@
 //! byte by byte, what goes over the wire and when, so that it can do what a server library prevents: a head that
 //! trickles, a chunk that ends in the middle, silence, a reset.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use serde_json::{Value, json};
@@ -16,6 +16,8 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+
+use crate::cloud_faults::{self, Fault};
 
 /// Longest request read.
 const MAX_REQUEST_BYTES: usize = 64 * 1024 * 1024;
@@ -179,6 +181,27 @@ struct State {
     connections: usize,
     /// `GET /seen` tells what came.
     tells: bool,
+    /// Models whose name selects a fault do so, at this scale of time.
+    faults: Option<f64>,
+    /// How often each such model was asked for, and since when.
+    asked: BTreeMap<String, (usize, Instant)>,
+}
+
+impl State {
+    /// What a request gets whose model selects a fault.
+    fn fault(&mut self, request: &CloudRequest) -> Option<Script> {
+        let scale = self.faults?;
+        let body = request.json();
+        let named = |part: &str| part.strip_prefix("/model/")?.split('/').next().map(str::to_owned);
+        let model = body["model"].as_str().map(str::to_owned).or_else(|| named(&request.target))?;
+        if model == "stand-in" {
+            return Some(cloud_faults::stand_in(request));
+        }
+        let fault = Fault::of(&model)?;
+        let (count, since) = self.asked.entry(model).or_insert_with(|| (0, Instant::now()));
+        *count += 1;
+        Some(fault.script(scale, *count - 1, since.elapsed()))
+    }
 }
 
 /// The server, on a port of its own on 127.0.0.1. It ends when dropped.
@@ -249,6 +272,11 @@ impl CloudServer {
         lock(&self.state).tells = true;
     }
 
+    /// Lets models whose names select a fault do so, at a scale of time; the model `stand-in` always answers.
+    pub fn misbehave(&self, scale: f64) {
+        lock(&self.state).faults = Some(scale);
+    }
+
     /// How many connections there have been.
     pub fn connections(&self) -> usize {
         lock(&self.state).connections
@@ -284,7 +312,7 @@ async fn serve(mut stream: TcpStream, state: &Mutex<State>, gone: &watch::Sender
                 Some(Script::json(200, &told(&state.seen)))
             } else {
                 state.seen.push(request.clone());
-                state.scripts.pop_front().or_else(|| state.always.clone())
+                state.scripts.pop_front().or_else(|| state.fault(&request)).or_else(|| state.always.clone())
             }
         };
         let script = script.unwrap_or_else(|| good_answer(&request));

@@ -1,6 +1,7 @@
 //! What the tests of several crates share: servers that misbehave, and writers of model files.
 
 pub mod cloud_dialects;
+pub mod cloud_faults;
 pub mod cloud_server;
 pub mod file_server;
 pub mod gguf_conversion;

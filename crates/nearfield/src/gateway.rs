@@ -60,7 +60,8 @@ impl Opened {
             tariff: config.tariff,
             reference: config.reference,
             cache_domains: config.cache_domains,
-        })?;
+        })?
+        .with_resilience(config.attempts);
         let gateway = match &rules {
             None => gateway,
             Some(file) => {

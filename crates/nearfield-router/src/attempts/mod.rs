@@ -143,8 +143,7 @@ impl<'a> Plan<'a> {
 
     /// The first candidate that was not tried.
     fn take(&mut self, cause: Cause, may: impl Fn(&BackendFacts) -> bool) -> Option<Step> {
-        let left =
-            self.candidates.iter().position(|candidate| !candidate.taken && may(candidate.facts))?;
+        let left = self.candidates.iter().position(|candidate| !candidate.taken && may(candidate.facts))?;
         if let Some(candidate) = self.candidates.get_mut(left) {
             candidate.taken = true;
         }

@@ -120,7 +120,9 @@ fn no_plan_leaves_its_set_and_every_plan_ends() {
         while let Some(now) = step {
             tries[now.candidate] += 1;
             steps += 1;
-            if draw(3) == 0 && let Some(beside) = plan.hedge(|_| true) {
+            if draw(3) == 0
+                && let Some(beside) = plan.hedge(|_| true)
+            {
                 tries[beside.candidate] += 1;
             }
             let failure = Failed {
@@ -167,7 +169,8 @@ fn a_circuit_opens_probes_and_closes() {
 fn settings_are_read_and_checked() {
     let read = |text: &str| toml::from_str::<Resilience>(text);
     assert_eq!(read("").unwrap(), Resilience::default());
-    let some = read("retries = 1\nhedge_after_seconds = 0.5\ndisconnect = 'drain'\ndrain_pieces = 7").unwrap();
+    let some =
+        read("retries = 1\nhedge_after_seconds = 0.5\ndisconnect = 'drain'\ndrain_pieces = 7").unwrap();
     assert_eq!((some.retries, some.hedge_after), (1, Some(SECOND / 2)));
     assert_eq!(some.disconnect, Disconnect::Drain { time: 30 * SECOND, pieces: 7 });
     for (text, word) in [

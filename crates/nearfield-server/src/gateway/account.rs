@@ -1,16 +1,19 @@
 //! Follows an answer to its end, and closes its row there: exactly once, whatever the end is.
 
 use std::collections::VecDeque;
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use futures_core::Stream;
 use nearfield_api::{EngineFacts, Error, ErrorKind, Event, EventStream, Prompt, Request, Usage, Work};
+use nearfield_router::attempts::Disconnect;
 use nearfield_store::{AttemptEnd, End, Outcome, RowHandle};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
+use super::circuits::Permit;
 use super::pricing::{Pricing, Seller};
 use super::receipt::{Receipt, ReceiptCounterfactual};
 
@@ -33,18 +36,30 @@ pub(super) struct Account {
     engine: Option<EngineFacts>,
     /// Why this backend answers, where that is not why the first candidate stood first.
     reason: Option<String>,
+    permit: Permit,
+    /// Whether the caller sees the answer as it comes.
+    shown: bool,
+    /// Whether the caller went away, and the answer is only read on to its usage.
+    gone: bool,
+}
+
+/// What an account is made from.
+pub(super) struct AccountParts {
+    pub(super) row: RowHandle,
+    pub(super) receipt: Receipt,
+    pub(super) pricing: Arc<Pricing>,
+    pub(super) seller: Seller,
+    pub(super) admitted: Instant,
+    pub(super) prompt_tokens: u64,
+    pub(super) reason: Option<String>,
+    pub(super) permit: Permit,
+    pub(super) shown: bool,
 }
 
 impl Account {
-    pub(super) fn new(
-        row: RowHandle,
-        receipt: Receipt,
-        pricing: Arc<Pricing>,
-        seller: Seller,
-        admitted: Instant,
-        prompt_tokens: u64,
-        reason: Option<String>,
-    ) -> Self {
+    pub(super) fn new(parts: AccountParts) -> Self {
+        let AccountParts { row, receipt, pricing, seller, admitted, prompt_tokens, reason, permit, shown } =
+            parts;
         let model = receipt.fields().model;
         Self {
             row: Some(row),
@@ -59,6 +74,9 @@ impl Account {
             model,
             engine: None,
             reason,
+            permit,
+            shown,
+            gone: false,
         }
     }
 
@@ -87,13 +105,29 @@ impl Account {
                     self.receipt.change(|fields| fields.ttft_ms = Some(ttft));
                 }
             }
-            Event::Done { usage, work } => self.close(Outcome::Done, Some(*usage), work.as_ref()),
+            Event::Done { usage, work } => {
+                self.permit.done();
+                let outcome = if self.gone { Outcome::Cancelled } else { Outcome::Done };
+                self.close(outcome, Some(*usage), work.as_ref());
+            }
             _ => {}
         }
     }
 
+    /// The answer failed. What the caller has seen a part of is truncated, whatever the reason was.
+    fn fail(&mut self, kind: ErrorKind) {
+        self.permit.failed(kind);
+        let outcome = match kind {
+            _ if self.gone => Outcome::Cancelled,
+            ErrorKind::Cancelled => Outcome::Cancelled,
+            _ if self.shown && self.deltas > 0 => Outcome::Truncated,
+            kind => kind.into(),
+        };
+        self.stop(outcome);
+    }
+
     /// The answer ended without its end.
-    fn fail(&mut self, outcome: Outcome) {
+    fn stop(&mut self, outcome: Outcome) {
         let usage = (self.deltas > 0).then_some(Usage {
             input: self.prompt_tokens,
             output: self.deltas,
@@ -152,23 +186,30 @@ impl Drop for Account {
     fn drop(&mut self) {
         // While panicking the row's own end says so.
         if !std::thread::panicking() {
-            self.fail(Outcome::Cancelled);
+            self.stop(Outcome::Cancelled);
         }
     }
 }
 
 /// A backend's answer whose end closes its row.
-pub(super) struct Accounted {
+pub(super) struct Accounted(Option<Following>);
+
+struct Following {
     events: EventStream,
     /// Events that were waited for before this backend was settled on, with the time at which they came.
     early: VecDeque<(Event, Instant)>,
     account: Account,
-    ended: bool,
+    disconnect: Disconnect,
 }
 
 impl Accounted {
-    pub(super) fn new(events: EventStream, early: VecDeque<(Event, Instant)>, account: Account) -> Self {
-        Self { events, early, account, ended: false }
+    pub(super) fn new(
+        events: EventStream,
+        early: VecDeque<(Event, Instant)>,
+        account: Account,
+        disconnect: Disconnect,
+    ) -> Self {
+        Self(Some(Following { events, early, account, disconnect }))
     }
 }
 
@@ -176,29 +217,53 @@ impl Stream for Accounted {
     type Item = Result<Event, Error>;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        let this = &mut *self;
-        if this.ended {
-            return Poll::Ready(None);
-        }
-        let next = match this.early.pop_front() {
-            Some((event, at)) => Some((Ok(event), at)),
-            None => match this.events.as_mut().poll_next(context) {
-                Poll::Pending => return Poll::Pending,
-                Poll::Ready(event) => event.map(|event| (event, Instant::now())),
-            },
-        };
-        let (event, at) = next.unwrap_or_else(|| (Err(cut()), Instant::now()));
-        match &event {
-            Ok(event) => {
-                this.account.note(event, at);
-                this.ended = matches!(event, Event::Done { .. });
-            }
-            Err(error) => {
-                this.account.fail(error.kind.into());
-                this.ended = true;
-            }
+        let Some(following) = &mut self.0 else { return Poll::Ready(None) };
+        let (event, ended) = ready!(following.poll(context));
+        if ended {
+            self.0 = None;
         }
         Poll::Ready(Some(event))
+    }
+}
+
+impl Drop for Accounted {
+    fn drop(&mut self) {
+        let Some(mut following) = self.0.take() else { return };
+        let Disconnect::Drain { time, pieces } = following.disconnect else { return };
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        // The caller went away in the middle of an answer that is paid for: its count is still to come.
+        following.account.gone = true;
+        let most = following.account.deltas.saturating_add(pieces);
+        runtime.spawn(async move {
+            // When time is up the account closes with an estimate.
+            let _ = timeout(time, async {
+                while following.account.deltas < most && !poll_fn(|context| following.poll(context)).await.1 {
+                }
+            })
+            .await;
+        });
+    }
+}
+
+impl Following {
+    /// The next event, and whether it is the last.
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<(Result<Event, Error>, bool)> {
+        let next = match self.early.pop_front() {
+            Some((event, at)) => Some((Ok(event), at)),
+            None => ready!(self.events.as_mut().poll_next(context)).map(|event| (event, Instant::now())),
+        };
+        let (event, at) = next.unwrap_or_else(|| (Err(cut()), Instant::now()));
+        let ended = match &event {
+            Ok(event) => {
+                self.account.note(event, at);
+                matches!(event, Event::Done { .. })
+            }
+            Err(error) => {
+                self.account.fail(error.kind);
+                true
+            }
+        };
+        Poll::Ready((event, ended))
     }
 }
 

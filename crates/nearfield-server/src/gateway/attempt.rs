@@ -1,179 +1,390 @@
-//! Tries the candidates of one request in order, until one of them answers.
+//! Carries out the plan of one request: tries its candidates until one of them answers.
 
-use std::collections::VecDeque;
+use std::collections::hash_map::RandomState;
+use std::hash::{BuildHasher as _, Hasher as _};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
-use futures_util::{StreamExt as _, TryStreamExt as _, stream};
-use nearfield_api::{Backend, Error, ErrorKind, Event, EventStream, Locality, Request};
-use nearfield_privacy::Vault;
+use futures_util::StreamExt as _;
+use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesUnordered;
+use nearfield_api::sabotage::{Break, breaks};
+use nearfield_api::{Error, ErrorKind, Locality, Request, Usage, Work};
+use nearfield_router::attempts::{Cause, Disconnect, Failed, Plan, Step};
 use nearfield_router::{BackendFacts, Failure, fallback_reason};
-use nearfield_store::{AttemptEnd, AttemptStart, End, NanoDollars, RowHandle};
-use tokio::time::{Instant, timeout_at};
+use nearfield_store::{AttemptEnd, AttemptStart, End, NanoDollars, Outcome, RowHandle};
+use tokio::time::{Instant, sleep, sleep_until};
 
-use super::account::{Account, Accounted, content_bytes, cut, estimated_tokens};
+use super::account::{Account, AccountParts, Accounted, content_bytes, estimated_tokens};
+use super::circuits::Permit;
+use super::opening::{Gate, Opening};
 use super::pricing::Seller;
 use super::receipt::Receipt;
-use super::restoring::Restoring;
 use super::ruled::{Admitted, Ruled};
 use super::{Answer, ConfiguredBackend, Gateway, unrecorded};
 
-/// Gives the request to one candidate after the other, until one produces a token, or the deadline settles on the one
-/// that is being tried, or the policy says that the caller gets the error.
-pub(super) async fn first_that_answers(
-    gateway: &Gateway,
-    mut row: RowHandle,
-    candidates: &[String],
-    rules: Option<(&Ruled, &Admitted)>,
+/// Tokens of an answer whose length nobody bounds, when its price is estimated beforehand.
+const LIKELY_ANSWER: u64 = 1024;
+
+/// One request on its way through its plan.
+pub(super) struct Course<'a> {
+    gateway: &'a Gateway,
+    row: RowHandle,
+    rules: Option<(&'a Ruled, &'a Admitted)>,
     decided: String,
     request: Request,
-    deadline: Option<Instant>,
-) -> Result<Answer, Error> {
-    let admitted = Instant::now();
-    let prompt_tokens = estimated_tokens(&request);
-    let model = request.model.clone();
-    let mut request = Some(request);
-    let mut fallen: Vec<String> = Vec::new();
-    for (at, name) in candidates.iter().enumerate() {
-        let last = at + 1 == candidates.len();
-        let (Some(configured), Some(facts)) =
-            (gateway.backend(name), gateway.facts.iter().find(|facts| facts.name == *name))
-        else {
-            continue;
-        };
-        // Only a candidate that another one may follow leaves the request behind.
-        let Some(own) = (if last { request.take() } else { request.clone() }) else { break };
-        let outgoing = match rules {
+    gate: Gate,
+    plan: Plan<'a>,
+    admitted: Instant,
+    prompt_tokens: u64,
+    /// Why earlier candidates do not answer.
+    fallen: Vec<String>,
+    /// The last failure.
+    error: Option<Error>,
+    /// When a backend that rests may be asked again.
+    rests: Option<Duration>,
+}
+
+/// One attempt that is under way.
+struct Lane<'a> {
+    configured: &'a ConfiguredBackend,
+    facts: &'a BackendFacts,
+    candidate: usize,
+    position: u32,
+    permit: Permit,
+    began: Instant,
+    pieces: Arc<AtomicU64>,
+    /// Why it answers, where it was asked beside a slow one.
+    beside: Option<String>,
+}
+
+/// An attempt that is settled: its position, what it gave, and its error.
+type Settled = (u32, Opening, Option<Error>);
+type Settling = FuturesUnordered<BoxFuture<'static, Settled>>;
+
+/// Why an attempt was not made.
+enum Skip {
+    /// The candidate must not or need not be asked.
+    LeftOut,
+    /// The ledger cannot record it, so nothing is asked any more.
+    Unrecorded(Error),
+}
+
+/// How one step of the plan ended.
+enum Race<'a> {
+    Won(Box<(Lane<'a>, Opening)>),
+    Lost(Option<Step>),
+    Stopped(Error),
+}
+
+impl<'a> Course<'a> {
+    pub(super) fn new(
+        gateway: &'a Gateway,
+        row: RowHandle,
+        candidates: &[String],
+        rules: Option<(&'a Ruled, &'a Admitted)>,
+        decided: String,
+        request: Request,
+        gate: Gate,
+    ) -> Self {
+        let known =
+            candidates.iter().filter_map(|name| gateway.facts.iter().find(|facts| facts.name == *name));
+        let prompt_tokens = estimated_tokens(&request);
+        Self {
+            plan: Plan::new(&gateway.resilience, &gateway.policy, known),
+            gateway,
+            row,
+            rules,
+            decided,
+            request,
+            gate,
+            admitted: Instant::now(),
+            prompt_tokens,
+            fallen: Vec::new(),
+            error: None,
+            rests: None,
+        }
+    }
+
+    /// Takes the plan's steps until one candidate is settled on, or the caller gets the error.
+    pub(super) async fn run(mut self) -> Result<Answer, Error> {
+        let mut step = self.plan.first();
+        while let Some(now) = step {
+            if !now.after.is_zero() {
+                sleep(now.after).await;
+            }
+            step = match self.step(now).await {
+                Race::Won(won) => return Ok(self.answer(won.0, won.1)),
+                Race::Lost(next) => next,
+                Race::Stopped(error) => return Err(error),
+            };
+        }
+        Err(self.give_up())
+    }
+
+    async fn step(&mut self, step: Step) -> Race<'a> {
+        let settling = Settling::new();
+        match self.launch(step, &settling) {
+            Err(Skip::LeftOut) => Race::Lost(self.plan.left_out()),
+            Err(Skip::Unrecorded(error)) => Race::Stopped(error),
+            Ok(lane) => self.race(lane, settling).await,
+        }
+    }
+
+    /// Waits for the first attempt that settles, beside which another may be made when it is slow.
+    async fn race(&mut self, first: Lane<'a>, mut settling: Settling) -> Race<'a> {
+        let mut hedge_at = self.gateway.resilience.hedge_after.map(|after| Instant::now() + after);
+        let mut lanes = vec![first];
+        loop {
+            let settled = tokio::select! {
+                biased;
+                Some(settled) = settling.next() => Some(settled),
+                () = sleep_until(hedge_at.unwrap_or_else(Instant::now)), if hedge_at.is_some() => None,
+            };
+            let Some((position, opening, error)) = settled else {
+                hedge_at = None;
+                match self.hedge(&settling) {
+                    Ok(lane) => lanes.extend(lane),
+                    Err(error) => return Race::Stopped(error),
+                }
+                continue;
+            };
+            let Some(at) = lanes.iter().position(|lane| lane.position == position) else { continue };
+            let lane = lanes.swap_remove(at);
+            let Some(error) = error else {
+                self.lose(lanes);
+                return Race::Won(Box::new((lane, opening)));
+            };
+            self.end(&lane, &opening, &error);
+            let failure = Failure { kind: error.kind, after_first_token: false };
+            if fallback_reason(&self.gateway.policy, lane.facts, failure).is_none() {
+                // A refusal is an answer, whatever another backend would say.
+                self.lose(lanes);
+                self.error = Some(error);
+                return Race::Lost(None);
+            }
+            if lanes.is_empty() {
+                return Race::Lost(self.after(&lane, error));
+            }
+            self.error = Some(error);
+        }
+    }
+
+    /// Begins an attempt, which then settles among the others.
+    fn launch(&mut self, step: Step, settling: &Settling) -> Result<Lane<'a>, Skip> {
+        let gateway = self.gateway;
+        let facts = self.plan.facts(step.candidate).ok_or(Skip::LeftOut)?;
+        let configured = gateway.backend(&facts.name).ok_or(Skip::LeftOut)?;
+        let name = &facts.name;
+        let permit = gateway.circuits.ask(name).map_err(|wait| {
+            self.rests = Some(self.rests.map_or(wait, |other| other.min(wait)));
+            self.fallen.push(format!("{name} rests after failures"));
+            Skip::LeftOut
+        })?;
+        let own = self.request.clone();
+        let outgoing = match self.rules {
             None => Ok((own, None)),
             Some((ruled, admitted)) => admitted.outgoing(ruled, &gateway.facts, facts, own),
         };
-        let (own, vault) = match outgoing {
-            Ok(outgoing) => outgoing,
-            Err(error) if last => {
-                row.finish(None, End::bare(error.kind.into()));
-                return Err(error);
-            }
-            Err(error) => {
-                // Nothing has left; the next candidate, such as this machine, may be allowed to see it.
-                fallen.push(format!("{name} was left out: {}", error.code.as_deref().unwrap_or("denied")));
-                continue;
-            }
+        let (own, vault) = outgoing.map_err(|error| {
+            // Nothing has left; the next candidate, such as this machine, may be allowed to see it.
+            self.fallen.push(format!("{name} was left out: {}", error.code.as_deref().unwrap_or("denied")));
+            self.error = Some(error);
+            Skip::LeftOut
+        })?;
+        let beside = (step.cause == Cause::Hedge).then(|| "the candidate before is slow".to_owned());
+        let why = match (step.cause, &beside, self.fallen.last()) {
+            (_, Some(beside), _) => beside.clone(),
+            (_, _, None) => self.decided.clone(),
+            (Cause::Retry, _, Some(reason)) => format!("{reason}; asked again"),
+            (_, _, Some(reason)) => reason.clone(),
         };
-        let why = fallen.last().cloned().unwrap_or_else(|| decided.clone());
         let bytes_out = if facts.locality == Locality::Cloud { content_bytes(&own) } else { 0 };
-        row.attempt(AttemptStart { backend: name.clone(), locality: facts.locality, why, bytes_out })
-            .map_err(|error| unrecorded(&error))?;
-        let mut opening = Opening::new(configured, own, vault);
-        let Some(error) = opening.settle(deadline).await else {
-            let settled = Settled { configured, facts, model, decided, fallen, admitted, prompt_tokens };
-            return Ok(settled.answer(gateway, row, opening));
-        };
-        let failure = Failure { kind: error.kind, after_first_token: false };
-        let ended = AttemptEnd {
-            outcome: error.kind.into(),
-            usage: None,
-            cost: opening.is_free(facts.locality, error.kind).then_some(NanoDollars::ZERO),
-            price: None,
-        };
-        let Some(reason) = fallback_reason(&gateway.policy, facts, failure).filter(|_| !last) else {
-            let reason = (!fallen.is_empty()).then(|| changed_reason(gateway, &fallen));
-            row.finish(Some(ended), End { reason, ..End::bare(error.kind.into()) });
-            return Err(error);
-        };
-        tracing::info!(request = row.id(), backend = name, %error, "the next candidate is tried: {reason}");
-        row.end_attempt(ended);
-        fallen.push(reason);
+        let start = AttemptStart { backend: name.clone(), locality: facts.locality, why, bytes_out };
+        let position =
+            self.row.attempt_beside(start).map_err(|error| Skip::Unrecorded(unrecorded(&error)))?;
+        match step.cause {
+            Cause::First => {}
+            Cause::Retry => gateway.circuits.count(name, "retry"),
+            Cause::Fallback => gateway.circuits.count(name, "fallback"),
+            Cause::Hedge => gateway.circuits.count(name, "hedge"),
+        }
+        let pieces = Arc::<AtomicU64>::default();
+        let mut opening = Opening::new(configured, own, vault, Arc::clone(&pieces));
+        let (gate, patience) = (self.gate.clone(), gateway.resilience.first_token);
+        settling.push(Box::pin(async move {
+            let error = opening.settle(gate, patience).await;
+            (position, opening, error)
+        }));
+        let candidate = step.candidate;
+        let began = Instant::now();
+        Ok(Lane { configured, facts, candidate, position, permit, began, pieces, beside })
     }
-    // The candidate set is never empty and its last member returns above.
-    row.finish(None, End::bare(ErrorKind::Internal.into()));
-    Err(Error::new(ErrorKind::Internal, "no backend was tried; this is a fault of the server"))
-}
 
-/// The backend that answers, and how it came to that.
-struct Settled<'a> {
-    configured: &'a ConfiguredBackend,
-    facts: &'a BackendFacts,
-    model: String,
-    decided: String,
-    fallen: Vec<String>,
-    admitted: Instant,
-    prompt_tokens: u64,
-}
+    /// Asks the next candidate beside a slow one, where the plan has one that is worth its price.
+    fn hedge(&mut self, settling: &Settling) -> Result<Option<Lane<'a>>, Error> {
+        let (gateway, model) = (self.gateway, self.request.model.clone());
+        let usage = Usage {
+            input: self.prompt_tokens,
+            output: self.request.max_tokens.map_or(LIKELY_ANSWER, u64::from),
+            ..Usage::NONE
+        };
+        let affordable = |facts: &BackendFacts| {
+            let Some(configured) = gateway.backend(&facts.name) else { return false };
+            if facts.locality == Locality::Local {
+                return true;
+            }
+            let price = gateway.pricing.cost(&seller(configured, facts), &model, &usage, None);
+            price.is_some_and(|(cost, _)| {
+                gateway.resilience.hedge_dollars.is_none_or(|most| cost.dollars() <= most)
+            })
+        };
+        let Some(step) = self.plan.hedge(affordable) else { return Ok(None) };
+        match self.launch(step, settling) {
+            Ok(lane) => Ok(Some(lane)),
+            Err(Skip::LeftOut) => Ok(None),
+            Err(Skip::Unrecorded(error)) => Err(error),
+        }
+    }
 
-impl Settled<'_> {
-    fn answer(self, gateway: &Gateway, row: RowHandle, opening: Opening) -> Answer {
-        let BackendFacts { name, locality, .. } = self.facts;
-        let changed = (!self.fallen.is_empty()).then(|| changed_reason(gateway, &self.fallen));
+    /// Closes attempts that another one was faster than. They have a cost, if an estimated one.
+    fn lose(&mut self, lanes: Vec<Lane<'a>>) {
+        for lane in lanes {
+            self.gateway.circuits.count(&lane.facts.name, "lost");
+            let usage = self.estimate(&lane);
+            let end = self.ended(&lane, Outcome::Cancelled, Some(usage), None);
+            self.row.end_attempt_at(lane.position, end);
+        }
+    }
+
+    /// Closes an attempt that failed.
+    fn end(&mut self, lane: &Lane<'a>, opening: &Opening, error: &Error) {
+        lane.permit.failed(error.kind);
+        let ended = if lane.pieces.load(Ordering::Relaxed) > 0 {
+            let usage = self.estimate(lane);
+            self.ended(lane, error.kind.into(), Some(usage), opening.model())
+        } else {
+            let cost = opening.is_free(error.kind).then_some(NanoDollars::ZERO);
+            AttemptEnd { outcome: error.kind.into(), usage: None, cost, price: None }
+        };
+        self.row.end_attempt_at(lane.position, ended);
+    }
+
+    fn estimate(&self, lane: &Lane<'_>) -> Usage {
+        let output = lane.pieces.load(Ordering::Relaxed);
+        Usage { input: self.prompt_tokens, output, measured: false, ..Usage::NONE }
+    }
+
+    fn ended(
+        &self,
+        lane: &Lane<'_>,
+        outcome: Outcome,
+        usage: Option<Usage>,
+        model: Option<&str>,
+    ) -> AttemptEnd {
+        let work = Work { busy: lane.began.elapsed(), energy_joules: None, drafted: 0, accepted: 0 };
+        let model = model.unwrap_or(&self.request.model);
+        let seller = seller(lane.configured, lane.facts);
+        let priced = usage.and_then(|usage| self.gateway.pricing.cost(&seller, model, &usage, Some(&work)));
+        let (cost, price) = priced.unzip();
+        AttemptEnd { outcome, usage, cost, price }
+    }
+
+    /// What follows a failure, by the plan.
+    fn after(&mut self, lane: &Lane<'a>, error: Error) -> Option<Step> {
+        let failed = Failed {
+            kind: error.kind,
+            code: error.code.as_deref(),
+            retry_after: error.retry_after,
+            seen: false,
+            elapsed: self.admitted.elapsed(),
+            chance: chance(),
+        };
+        let next = self.plan.failed(lane.candidate, &failed);
+        let name = &lane.facts.name;
+        if breaks(Break::Candidates) && self.fallen.len() < 4 {
+            self.plan = Plan::new(&self.gateway.resilience, &self.gateway.policy, &self.gateway.facts);
+            self.fallen.push(format!("{name} failed"));
+            return self.plan.first();
+        }
+        if let Some(next) = &next {
+            let reason = &next.reason;
+            tracing::info!(
+                request = self.row.id(),
+                backend = name,
+                kind = error.kind.as_str(),
+                code = error.code,
+                cause = ?next.step.cause,
+                "another attempt is made: {reason}"
+            );
+            if self.fallen.last() != Some(reason) {
+                self.fallen.push(reason.clone());
+            }
+        }
+        self.error = Some(error);
+        next.map(|next| next.step)
+    }
+
+    /// Nothing answered: closes the row and gives the error.
+    fn give_up(self) -> Error {
+        let error = match (self.error, self.rests) {
+            (Some(error), _) => error,
+            (None, Some(wait)) => {
+                let message =
+                    "every backend that may answer has failed again and again and rests; ask again later";
+                Error::new(ErrorKind::Overloaded, message).with_code("circuit_open").with_retry_after(wait)
+            }
+            (None, None) => {
+                Error::new(ErrorKind::Internal, "no backend was tried; this is a fault of the server")
+            }
+        };
+        let reason = (!self.fallen.is_empty()).then(|| changed_reason(self.gateway, &self.fallen));
+        self.row.finish(None, End { reason, ..End::bare(error.kind.into()) });
+        error
+    }
+
+    /// The answer of the candidate that was settled on.
+    fn answer(mut self, lane: Lane<'a>, opening: Opening) -> Answer {
+        let BackendFacts { name, locality, .. } = lane.facts;
+        lane.permit.began();
+        self.fallen.extend(lane.beside.clone());
+        let changed = (!self.fallen.is_empty()).then(|| changed_reason(self.gateway, &self.fallen));
         let reason = changed.clone().unwrap_or(self.decided);
-        let id = row.id().to_owned();
-        let receipt = Receipt::new(&id, name, *locality, &self.model, &reason);
-        let seller = Seller { locality: *locality, provider: self.configured.price_provider.clone() };
-        let account = Account::new(
-            row,
-            receipt.clone(),
-            Arc::clone(&gateway.pricing),
-            seller,
-            self.admitted,
-            self.prompt_tokens,
-            changed,
-        );
-        let events = Box::pin(Accounted::new(opening.events, opening.early, account));
+        let id = self.row.id().to_owned();
+        let receipt = Receipt::new(&id, name, *locality, &self.request.model, &reason);
+        let account = Account::new(AccountParts {
+            row: self.row,
+            receipt: receipt.clone(),
+            pricing: Arc::clone(&self.gateway.pricing),
+            seller: seller(lane.configured, lane.facts),
+            admitted: self.admitted,
+            prompt_tokens: self.prompt_tokens,
+            reason: changed,
+            permit: lane.permit,
+            shown: matches!(self.gate, Gate::FirstToken(_)),
+        });
+        let disconnect = match locality {
+            // An answer of this machine that nobody reads costs what goes on for it.
+            Locality::Local => Disconnect::Cancel,
+            Locality::Cloud => self.gateway.resilience.disconnect,
+        };
+        let events = Box::pin(Accounted::new(opening.events, opening.early, account, disconnect));
         Answer { id, backend: name.clone(), locality: *locality, reason, events, receipt }
     }
 }
 
-/// Why the answering backend is not the first candidate.
+fn seller(configured: &ConfiguredBackend, facts: &BackendFacts) -> Seller {
+    Seller { locality: facts.locality, provider: configured.price_provider.clone() }
+}
+
+/// Why the answering backend is not the first candidate, or was asked more than once.
 fn changed_reason(gateway: &Gateway, fallen: &[String]) -> String {
     let policy = if gateway.ruled.is_some() { "rules" } else { gateway.policy.mode.as_str() };
     format!("{policy}: {}", fallen.join("; "))
 }
 
-/// A backend's answer before its first token.
-struct Opening {
-    events: EventStream,
-    early: VecDeque<(Event, Instant)>,
-}
-
-impl Opening {
-    fn new(configured: &ConfiguredBackend, request: Request, vault: Option<Arc<Vault>>) -> Self {
-        let backend: Arc<dyn Backend> = Arc::clone(&configured.backend);
-        let starting = async move { backend.generate(request).await };
-        // Accepting the request and answering it are one stream, so that the deadline can fall into either.
-        let events = stream::once(starting).try_flatten();
-        let events: EventStream = match vault {
-            None => Box::pin(events),
-            Some(vault) => Box::pin(Restoring::new(Box::pin(events), vault)),
-        };
-        Self { events, early: VecDeque::new() }
-    }
-
-    /// Waits for the first token, though not beyond the deadline. An error, if there is one, came before it.
-    async fn settle(&mut self, deadline: Option<Instant>) -> Option<Error> {
-        match deadline {
-            Some(deadline) => timeout_at(deadline, self.first_token()).await.unwrap_or(None),
-            None => self.first_token().await,
-        }
-    }
-
-    async fn first_token(&mut self) -> Option<Error> {
-        loop {
-            let event = match self.events.next().await.unwrap_or_else(|| Err(cut())) {
-                Ok(event) => event,
-                Err(error) => return Some(error),
-            };
-            let produced = !matches!(event, Event::Started { .. });
-            self.early.push_back((event, Instant::now()));
-            if produced {
-                return None;
-            }
-        }
-    }
-
-    /// Whether a failure so early certainly cost nothing. A provider may charge for work whose answer did not arrive.
-    fn is_free(&self, locality: Locality, kind: ErrorKind) -> bool {
-        let refused = self.early.is_empty();
-        match locality {
-            Locality::Local => refused,
-            Locality::Cloud => refused && kind != ErrorKind::Timeout,
-        }
-    }
+/// A number that nobody foresees, for waits that must not all be the same.
+fn chance() -> u64 {
+    RandomState::new().build_hasher().finish()
 }

@@ -14,13 +14,13 @@ use nearfield_api::openai::{Endpoint, ReplyCollector, ReplyHead, StreamEncoder, 
 use nearfield_api::sse::write_comment;
 use nearfield_api::{Error, ErrorKind, Event, EventStream, Request};
 use serde_json::Value;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::Service;
 use super::progress::{Asked, Progress};
 use super::record::Record;
 use super::reply::{error_response, header_text, json};
-use crate::gateway::{Answer, Caller, Receipt};
+use crate::gateway::{Answer, Caller, Gate, Receipt, Whole, event_bytes};
 
 /// An answer in the making. Dropping it cancels the backend's work.
 struct Running {
@@ -37,7 +37,8 @@ impl Running {
         });
         match event {
             Ok(event) => {
-                self.progress.note(&event);
+                let receipt = &self.receipt;
+                self.progress.note(&event, || receipt.fields().ttft_ms);
                 Ok(event)
             }
             Err(error) => Err(self.failed(error)),
@@ -61,8 +62,13 @@ pub(super) async fn generate(
     let streamed = request.stream;
     let mut head = ReplyHead::new(&request, "", Timestamp::now().as_second().unsigned_abs());
     let asked = Asked::new(service);
-    let patience = streamed.then_some(service.limits.first_event);
-    let answer = match service.gateway.start(caller, request, patience).await {
+    let gate = if streamed {
+        Gate::FirstToken(Some(Instant::now() + service.limits.first_event))
+    } else {
+        let pulse = Arc::clone(&service.pulse);
+        Gate::Whole(Whole { bytes: service.limits.answer_bytes, beat: Arc::new(move || pulse.beat()) })
+    };
+    let answer = match service.gateway.start(caller, request, gate).await {
         Ok(answer) => answer,
         Err(unanswered) => {
             if let Some(id) = &unanswered.id {
@@ -77,7 +83,7 @@ pub(super) async fn generate(
         Endpoint::Completions => format!("cmpl-{}", answer.id),
     };
     let headers = headers(&answer);
-    let progress = Progress::new(asked, service, record, &answer.backend);
+    let progress = Progress::new(asked, service, record, &answer.backend, streamed);
     let running = Running { events: answer.events, receipt: answer.receipt, progress };
     let reply = if streamed {
         Ok(stream(service, running, StreamEncoder::new(head, options)))
@@ -107,7 +113,7 @@ async fn collect(
     let mut bytes = 0_usize;
     loop {
         let event = running.next().await?;
-        bytes = bytes.saturating_add(size(&event));
+        bytes = bytes.saturating_add(event_bytes(&event));
         if bytes > limit {
             let message = format!("the answer is larger than {limit} bytes; ask for it as a stream");
             return Err(running.failed(Error::new(ErrorKind::Internal, message)));
@@ -119,21 +125,6 @@ async fn collect(
             return body.map(|text| json(StatusCode::OK, text)).map_err(|error| running.failed(error));
         }
     }
-}
-
-/// About how many bytes an event takes in memory.
-fn size(event: &Event) -> usize {
-    let Event::Delta { text, logprobs, .. } = event else { return 0 };
-    let token = |token: &str, bytes: &Option<Vec<u8>>| 64 + token.len() + bytes.as_ref().map_or(0, Vec::len);
-    let tokens: usize = logprobs
-        .iter()
-        .map(|entry| {
-            let others: usize =
-                entry.alternatives.iter().map(|other| token(&other.token, &other.bytes)).sum();
-            token(&entry.token, &entry.bytes) + others
-        })
-        .sum();
-    text.len() + tokens
 }
 
 /// A streamed answer between two frames.

@@ -1,6 +1,7 @@
 //! Follows an answer's events for health, metrics and log.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use metrics::{Gauge, Histogram};
 use nearfield_api::{Event, Usage};
@@ -39,10 +40,18 @@ pub(super) struct Progress {
     first_token: Histogram,
     inter_token: Histogram,
     last_token: Option<Instant>,
+    /// Whether events come as the backend makes them, and not all at the end.
+    live: bool,
 }
 
 impl Progress {
-    pub(super) fn new(asked: Asked, service: &Service, record: &Arc<Record>, backend: &str) -> Self {
+    pub(super) fn new(
+        asked: Asked,
+        service: &Service,
+        record: &Arc<Record>,
+        backend: &str,
+        live: bool,
+    ) -> Self {
         Self {
             asked,
             service: Arc::clone(service),
@@ -51,17 +60,18 @@ impl Progress {
             first_token: service.metrics.first_token(backend),
             inter_token: service.metrics.inter_token(backend),
             last_token: None,
+            live,
         }
     }
 
-    /// Takes note of an event.
-    pub(super) fn note(&mut self, event: &Event) {
+    /// Takes note of an event. `ttft` tells the milliseconds from admission to the first token.
+    pub(super) fn note(&mut self, event: &Event, ttft: impl FnOnce() -> Option<f64>) {
         self.asked.beating.beat();
         match event {
             Event::Delta { .. }
             | Event::Refusal { .. }
             | Event::Reasoning { .. }
-            | Event::ToolCall { .. } => self.token(),
+            | Event::ToolCall { .. } => self.token(ttft),
             Event::Done { usage, work } => {
                 self.done(*usage);
                 if let Some(work) = work.filter(|work| work.drafted > 0) {
@@ -77,12 +87,17 @@ impl Progress {
         &self.record
     }
 
-    fn token(&mut self) {
+    fn token(&mut self, ttft: impl FnOnce() -> Option<f64>) {
         let now = Instant::now();
         if let Some(last) = self.last_token.replace(now) {
-            self.inter_token.record(now.duration_since(last));
+            if self.live {
+                self.inter_token.record(now.duration_since(last));
+            }
         } else {
-            let after = now.duration_since(self.record.started());
+            let waited = now.duration_since(self.record.started());
+            let held_back =
+                ttft().filter(|_| !self.live).map(|ms| Duration::from_secs_f64(ms.max(0.0) / 1e3));
+            let after = held_back.map_or(waited, |first| first.min(waited));
             self.record.first_token(after);
             self.first_token.record(after);
         }

@@ -167,6 +167,12 @@ async fn metrics(State(service): State<Service>) -> Response<Body> {
     if let Some(failures) = service.gateway.rule_failures() {
         service.metrics.rule_failures(failures);
     }
+    for (backend, event, count) in service.gateway.attempt_counts() {
+        service.metrics.attempts(&backend, event, count);
+    }
+    for (backend, open) in service.gateway.circuits() {
+        service.metrics.circuit(&backend, open);
+    }
     let mut response = Response::new(Body::from(service.metrics.render()));
     let form = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
     response.headers_mut().insert(header::CONTENT_TYPE, form);

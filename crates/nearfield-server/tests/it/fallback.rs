@@ -64,22 +64,33 @@ async fn nothing_leaves_under_local_only() {
 #[tokio::test]
 async fn after_the_first_token_nothing_else_answers() {
     let far = Scripted::cloud("far", [cloud_hello()]);
-    for streamed in [false, true] {
-        let local = Scripted::local([Script::Play(vec![started(), delta("Hel"), fail(ErrorKind::Internal)])]);
-        let (reply, row) = ask(PolicyMode::PreferLocal, vec![local, far.clone()], streamed).await;
-        assert_eq!(reply.status, if streamed { 200 } else { 500 });
-        assert_eq!(row.outcome, Some(Outcome::Error("internal".to_owned())));
-        assert_eq!(row.attempts.len(), 1);
-    }
+    let local = Scripted::local([Script::Play(vec![started(), delta("Hel"), fail(ErrorKind::Internal)])]);
+    let (reply, row) = ask(PolicyMode::PreferLocal, vec![local, far.clone()], true).await;
+    assert_eq!(reply.status, 200);
+    assert_eq!(reply.events().iter().filter(|event| event.contains("\"error\"")).count(), 1);
+    assert_eq!(row.outcome, Some(Outcome::Truncated));
+    assert_eq!(row.attempts.len(), 1);
     assert_eq!(far.calls(), 0);
+}
+
+#[tokio::test]
+async fn what_nobody_saw_can_still_be_had_elsewhere() {
+    let far = Scripted::cloud("far", [cloud_hello()]);
+    let local = Scripted::local([Script::Play(vec![started(), delta("Hel"), fail(ErrorKind::Internal)])]);
+    let (reply, row) = ask(PolicyMode::PreferLocal, vec![local, far], false).await;
+    assert_eq!(reply.json()["choices"][0]["message"]["content"], "Hello from afar");
+    assert_eq!(row.attempts[0].outcome, Some(Outcome::Error("internal".to_owned())));
+    let usage = row.attempts[0].usage.unwrap();
+    assert_eq!((usage.output, usage.measured), (1, false), "a discarded answer is not nothing");
+    assert_eq!(row.outcome, Some(Outcome::Done));
 }
 
 #[tokio::test]
 async fn an_empty_first_piece_is_a_token_too() {
     let local = Scripted::local([Script::Play(vec![started(), delta(""), fail(ErrorKind::Internal)])]);
     let far = Scripted::cloud("far", [cloud_hello()]);
-    let (reply, _) = ask(PolicyMode::PreferLocal, vec![local, far.clone()], false).await;
-    assert_eq!((reply.status, far.calls()), (500, 0));
+    let (reply, _) = ask(PolicyMode::PreferLocal, vec![local, far.clone()], true).await;
+    assert_eq!((reply.status, far.calls()), (200, 0));
 }
 
 #[tokio::test]

@@ -2,7 +2,9 @@
 
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
+mod attempts;
 mod backends;
+mod cloud_faults;
 mod fallback;
 mod guard;
 mod limits;

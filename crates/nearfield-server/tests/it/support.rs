@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use nearfield_api::sse::Decoder;
 use nearfield_api::{Backend, Message, Prompt, Request, Role};
+use nearfield_router::attempts::Resilience;
 use nearfield_router::{Policy, PolicyMode};
 use nearfield_server::gateway::{CacheDomains, ConfiguredBackend, Gateway, GatewayOptions};
 use nearfield_server::http::{ServeError, Server, ServerOptions, Shutdown};
@@ -39,12 +40,14 @@ pub(crate) struct Setup {
     pub(crate) backends: Vec<Arc<dyn Backend>>,
     pub(crate) policy: Policy,
     pub(crate) options: ServerOptions,
+    pub(crate) resilience: Resilience,
 }
 
 impl Setup {
     pub(crate) fn new(mode: PolicyMode, backends: Vec<Arc<dyn Backend>>) -> Self {
         let options = ServerOptions { port: 0, limits: test_limits(), ..ServerOptions::default() };
-        Self { backends, policy: Policy { mode, cloud: Vec::new() }, options }
+        let policy = Policy { mode, cloud: Vec::new() };
+        Self { backends, policy, options, resilience: Resilience::plain() }
     }
 
     pub(crate) fn local(backend: Arc<dyn Backend>) -> Self {
@@ -59,7 +62,8 @@ impl Setup {
     pub(crate) async fn start(self) -> Running {
         let folder = TempDir::new().unwrap();
         let ledger = Ledger::open(folder.path().join("ledger")).await.unwrap();
-        let gateway = Arc::new(gateway(self.backends, self.policy, ledger.clone()));
+        let gateway = resilient(self.backends, self.policy, ledger.clone(), self.resilience);
+        let gateway = Arc::new(gateway);
         let store = KeyStore::open(folder.path()).unwrap();
         let keys = Authenticator::new(store, Some(KEY)).unwrap();
         let server = Server::bind(self.options).await.unwrap();
@@ -70,7 +74,17 @@ impl Setup {
     }
 }
 
+/// A gateway that asks each backend once.
 pub(crate) fn gateway(backends: Vec<Arc<dyn Backend>>, policy: Policy, ledger: Ledger) -> Gateway {
+    resilient(backends, policy, ledger, Resilience::plain())
+}
+
+pub(crate) fn resilient(
+    backends: Vec<Arc<dyn Backend>>,
+    policy: Policy,
+    ledger: Ledger,
+    resilience: Resilience,
+) -> Gateway {
     let configured =
         |backend| ConfiguredBackend { backend, models: None, price_provider: Some("openai".to_owned()) };
     Gateway::new(GatewayOptions {
@@ -83,6 +97,7 @@ pub(crate) fn gateway(backends: Vec<Arc<dyn Backend>>, policy: Policy, ledger: L
         cache_domains: CacheDomains::new([("team", ["joined_1", "joined_2"])]).unwrap(),
     })
     .unwrap()
+    .with_resilience(resilience)
 }
 
 pub(crate) struct Running {

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use jiff::civil::Date;
 use nearfield_engine::{Arithmetic, Drafting, EngineOptions, KeyValueType, Speculation};
+use nearfield_router::attempts::Resilience;
 use nearfield_router::{Policy, PolicyMode};
 use nearfield_store::Tariff;
 use serde::Deserialize;
@@ -20,6 +21,7 @@ use super::sizes::{Bytes, PrefixCache};
 #[serde(deny_unknown_fields, default)]
 pub(super) struct FileConfig {
     pub(super) policy: PolicySection,
+    pub(super) attempts: Resilience,
     pub(super) local: LocalSection,
     pub(super) server: ServerSection,
     pub(super) cost: CostSection,

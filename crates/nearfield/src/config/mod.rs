@@ -12,6 +12,7 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use nearfield_api::Locality;
+use nearfield_router::attempts::Resilience;
 use nearfield_router::{BackendFacts, Policy};
 use nearfield_server::gateway::CacheDomains;
 use nearfield_store::{DEFAULT_REFERENCE, Prices, Tariff};
@@ -41,6 +42,8 @@ pub(crate) struct Config {
     pub(crate) policy: Policy,
     /// The policy file that decides in its place.
     pub(crate) rules: Option<RulesFile>,
+    /// How attempts are made.
+    pub(crate) attempts: Resilience,
     /// The local engine.
     pub(crate) local: LocalSection,
     /// The server.
@@ -84,6 +87,7 @@ impl Config {
             file.policy.split(folder).map_err(|problem| source.whole(problem.to_owned()))?;
         let mut config = Self {
             policy,
+            attempts: file.attempts,
             local: file.local,
             server: file.server.relative_to(folder),
             tariff: file.cost.tariff(),

@@ -64,6 +64,7 @@ fn ending(receipt: &ReceiptFields, finish: Option<FinishReason>) -> Option<&'sta
         (Some(Outcome::Done), Some(FinishReason::ContentFilter)) => Some("withheld by the provider"),
         (Some(Outcome::Done), _) => None,
         (Some(Outcome::Cancelled), _) => Some("stopped"),
+        (Some(Outcome::Truncated), _) => Some("cut off by a failure"),
         (Some(Outcome::Error(_)), _) => Some("failed"),
         (Some(Outcome::Unknown) | None, _) => Some("not complete"),
     }

@@ -1,0 +1,182 @@
+//! One attempt until it is settled: until its first token, or, where the caller wants the answer in one piece, until
+//! its end.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use nearfield_api::{Backend, Error, ErrorKind, Event, EventStream, Locality, Request};
+use nearfield_privacy::Vault;
+use tokio::time::{Instant, timeout_at};
+
+use super::ConfiguredBackend;
+use super::account::cut;
+use super::restoring::Restoring;
+
+/// What an answer has to show before the caller sees any of it.
+#[derive(Clone)]
+pub(crate) enum Gate {
+    /// Its first token. At the deadline an answer of this machine is settled on without one.
+    FirstToken(Option<Instant>),
+    /// All of it: what failed before can still be had elsewhere.
+    Whole(Whole),
+}
+
+/// How an answer is gathered.
+#[derive(Clone)]
+pub(crate) struct Whole {
+    /// The most bytes that are held back. An answer that takes more is not gathered to its end.
+    pub(crate) bytes: usize,
+    /// Called with every event, as a sign of life.
+    pub(crate) beat: Arc<dyn Fn() + Send + Sync>,
+}
+
+/// What is to be known of an event that came.
+struct Came {
+    bytes: usize,
+    started: bool,
+    done: bool,
+}
+
+/// A backend's answer before it is settled.
+pub(super) struct Opening {
+    pub(super) events: EventStream,
+    /// What came so far, with its times.
+    pub(super) early: VecDeque<(Event, Instant)>,
+    /// Pieces of the answer so far, also for those who no longer have the opening.
+    pieces: Arc<AtomicU64>,
+    locality: Locality,
+}
+
+impl Opening {
+    pub(super) fn new(
+        configured: &ConfiguredBackend,
+        request: Request,
+        vault: Option<Arc<Vault>>,
+        pieces: Arc<AtomicU64>,
+    ) -> Self {
+        let backend: Arc<dyn Backend> = Arc::clone(&configured.backend);
+        let locality = backend.locality();
+        let starting = async move { backend.generate(request).await };
+        // Accepting the request and answering it are one stream, so that the deadline can fall into either.
+        let events = stream::once(starting).try_flatten();
+        let events: EventStream = match vault {
+            None => Box::pin(events),
+            Some(vault) => Box::pin(Restoring::new(Box::pin(events), vault)),
+        };
+        Self { events, early: VecDeque::new(), pieces, locality }
+    }
+
+    /// Waits for what the gate asks for. An error, if there is one, came before it. `patience` is how long a cloud may
+    /// take to its first token.
+    pub(super) async fn settle(&mut self, gate: Gate, patience: Option<Duration>) -> Option<Error> {
+        let here = self.locality == Locality::Local;
+        if let Gate::FirstToken(Some(deadline)) = &gate
+            && here
+        {
+            return timeout_at(*deadline, self.first_token()).await.unwrap_or(None);
+        }
+        let failed = match patience.filter(|_| !here) {
+            None => self.first_token().await,
+            Some(patience) => {
+                let first = timeout_at(Instant::now() + patience, self.first_token()).await;
+                first.unwrap_or_else(|_| Some(overdue(patience)))
+            }
+        };
+        match gate {
+            Gate::Whole(whole) if failed.is_none() => self.whole(&whole).await,
+            _ => failed,
+        }
+    }
+
+    async fn first_token(&mut self) -> Option<Error> {
+        loop {
+            match self.next().await {
+                Ok(came) if came.started => {}
+                Ok(_) => return None,
+                Err(error) => return Some(error),
+            }
+        }
+    }
+
+    async fn whole(&mut self, whole: &Whole) -> Option<Error> {
+        let mut held: usize = self.early.iter().map(|(event, _)| size(event)).sum();
+        let mut done = self.early.back().is_some_and(|(event, _)| matches!(event, Event::Done { .. }));
+        // What is larger than may be gathered is not gathered: whoever gathers it says so.
+        while !done && held <= whole.bytes {
+            (whole.beat)();
+            match self.next().await {
+                Ok(came) => (held, done) = (held.saturating_add(came.bytes), came.done),
+                Err(error) => return Some(error),
+            }
+        }
+        None
+    }
+
+    async fn next(&mut self) -> Result<Came, Error> {
+        let event = self.events.next().await.unwrap_or_else(|| Err(cut()))?;
+        if is_piece(&event) {
+            self.pieces.fetch_add(1, Ordering::Relaxed);
+        }
+        let came = Came {
+            bytes: size(&event),
+            started: matches!(event, Event::Started { .. }),
+            done: matches!(event, Event::Done { .. }),
+        };
+        self.early.push_back((event, Instant::now()));
+        Ok(came)
+    }
+
+    /// Whether a failure so early certainly cost nothing. A provider may charge for work whose answer did not arrive.
+    pub(super) fn is_free(&self, kind: ErrorKind) -> bool {
+        let refused = self.early.is_empty();
+        match self.locality {
+            Locality::Local => refused,
+            Locality::Cloud => refused && kind != ErrorKind::Timeout,
+        }
+    }
+
+    /// The model, as the backend names it.
+    pub(super) fn model(&self) -> Option<&str> {
+        self.early.iter().find_map(|(event, _)| match event {
+            Event::Started { model, .. } => Some(model.as_str()),
+            _ => None,
+        })
+    }
+}
+
+/// Whether an event is a piece of the answer.
+pub(super) const fn is_piece(event: &Event) -> bool {
+    matches!(
+        event,
+        Event::Delta { .. } | Event::Refusal { .. } | Event::Reasoning { .. } | Event::ToolCall { .. }
+    )
+}
+
+fn overdue(patience: Duration) -> Error {
+    let message = format!("The backend had no token after {} s; ask again later.", patience.as_secs_f32());
+    Error::new(ErrorKind::Timeout, message)
+}
+
+/// About how many bytes an event takes in memory.
+pub(crate) fn size(event: &Event) -> usize {
+    let logprobs = match event {
+        Event::Delta { text, logprobs, .. } => (text.len(), logprobs),
+        Event::Refusal { text, .. } | Event::Reasoning { text, .. } => return text.len() + 64,
+        Event::ToolCall { arguments, .. } => return arguments.len() + 64,
+        _ => return 64,
+    };
+    let token = |token: &str, bytes: &Option<Vec<u8>>| 64 + token.len() + bytes.as_ref().map_or(0, Vec::len);
+    let (text, logprobs) = logprobs;
+    let tokens: usize = logprobs
+        .iter()
+        .map(|entry| {
+            let others: usize =
+                entry.alternatives.iter().map(|other| token(&other.token, &other.bytes)).sum();
+            token(&entry.token, &entry.bytes) + others
+        })
+        .sum();
+    text + tokens
+}
