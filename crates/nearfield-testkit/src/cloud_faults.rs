@@ -15,7 +15,7 @@ pub const PIECES: usize = 60;
 /// Tokens of a whole answer: prompt and completion.
 pub const TOKENS: (u64, u64) = (11, 60);
 /// How long S15 fails, at scale 1.
-pub const FLAPPING: Duration = Duration::from_secs(60);
+pub const FLAPPING: Duration = Duration::from_mins(1);
 /// The seconds that S01 and S02 ask for; a header knows no fractions.
 pub const RETRY_AFTER: u64 = 1;
 
