@@ -283,7 +283,7 @@ impl<'a> Course<'a> {
         usage: Option<Usage>,
         model: Option<&str>,
     ) -> AttemptEnd {
-        let work = Work { busy: lane.began.elapsed(), energy_joules: None, drafted: 0, accepted: 0 };
+        let work = Work { busy: lane.began.elapsed(), ..Work::default() };
         let model = model.unwrap_or(&self.request.model);
         let seller = seller(lane.configured, lane.facts);
         let priced = usage.and_then(|usage| self.gateway.pricing.cost(&seller, model, &usage, Some(&work)));
