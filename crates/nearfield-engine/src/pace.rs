@@ -13,7 +13,7 @@ const STEPS_BETWEEN: u32 = 16;
 
 /// Rows of a prompt beside answers before anything is known of what they cost, and the least ever: fewer cost hardly
 /// less, since rows share the reading of weights and of the cache.
-const LEAST_ROWS: usize = 4;
+const LEAST_ROWS: usize = 2;
 
 /// The part of a new measurement in what is known.
 const NEW: f64 = 0.25;

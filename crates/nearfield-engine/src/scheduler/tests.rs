@@ -132,7 +132,7 @@ fn short_prompts_hold_up_an_answer_only_now_and_then() {
             scheduler.pace.took(1, 1, 2.0);
             match step(admission, scheduler) {
                 41 => held.push(given),
-                rows => assert_eq!(rows, 5),
+                rows => assert_eq!(rows, 3),
             }
             drop(session);
         }
