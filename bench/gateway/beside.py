@@ -135,6 +135,8 @@ class Gateway:
 
     def start_redact_gateway(self):
         provider = f"http://127.0.0.1:{self.mock}"
+        # Otherwise it keeps a stream back to its end.
+        self.quiet["CENSGATE_STREAM_MODE"] = "incremental"
         return [TOOLS / "bin/redact-gateway", "--host", "127.0.0.1", "--port", self.port,
                 "--provider-base-url", provider]
 

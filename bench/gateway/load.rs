@@ -276,6 +276,10 @@ fn exchange(
         }
         text = String::from_utf8_lossy(&buffer[..length]).into_owned();
         buffer.drain(..length);
+        if streams {
+            text = text.lines().map(said).collect();
+            words.take(&text, begun, measured);
+        }
     }
     if streams {
         measured.lost += PIECES - words.count.min(PIECES);
