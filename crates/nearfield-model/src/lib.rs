@@ -6,6 +6,7 @@ pub mod detokenizer;
 mod error;
 mod files;
 pub mod gguf;
+mod line_up;
 mod mapped;
 mod model;
 mod safetensors;
@@ -16,10 +17,11 @@ pub mod tokenizer;
 
 pub use architecture::{
     Activation, Architecture, Attention, DeltaNet, DraftTensor, ExpertTensor, Experts, Family, FeedForward,
-    Layer, LayerTensor, Mixer, Rope, RopePairing, RopeScaling, TensorRole,
+    Layer, LayerTensor, Mixer, NamedTensor, Rope, RopePairing, RopeScaling, TensorRole,
 };
 pub use chat::{ChatMessage, ChatOptions, ChatTemplate};
 pub use error::ModelError;
+pub use line_up::LineUpModel;
 pub use model::Model;
 pub use tensors::{Matrix, MatrixError, Skipped, Tensors};
 pub use text::{Text, TextError};

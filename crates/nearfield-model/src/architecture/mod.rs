@@ -4,6 +4,7 @@
 //! which it was. Settings that change the computation and are not supported are errors that name them.
 
 mod config;
+mod contents;
 mod families;
 mod family;
 mod gguf_settings;
@@ -13,6 +14,7 @@ mod tensor_table;
 
 use thiserror::Error;
 
+pub use contents::NamedTensor;
 pub use family::Family;
 pub use rope::{Rope, RopePairing, RopeScaling};
 pub use tensor_table::{DraftTensor, ExpertTensor, LayerTensor, TensorRole};
