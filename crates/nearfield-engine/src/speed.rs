@@ -42,9 +42,19 @@ impl DecodeReads {
     /// What a token of an open model reads.
     pub fn for_model(model: &Model, kind: KeyValueType) -> Self {
         let (architecture, tensors) = (model.architecture(), model.tensors());
-        let tied = tensors.is_head_tied();
+        Self::from_sizes(architecture, tensors.is_head_tied(), tensors.sizes(), kind)
+    }
+
+    /// As [`DecodeReads::for_model`] for a model of which the sizes of all tensors are known. `tied` says that the token
+    /// embedding is the output head too.
+    pub fn from_sizes(
+        architecture: &Architecture,
+        tied: bool,
+        sizes: impl Iterator<Item = (TensorRole, u64)>,
+        kind: KeyValueType,
+    ) -> Self {
         let read = |(role, bytes)| bytes as f64 * share_read(architecture, tied, role);
-        Self::new(architecture, tensors.sizes().map(read).sum::<f64>().round() as u64, kind)
+        Self::new(architecture, sizes.map(read).sum::<f64>().round() as u64, kind)
     }
 
     /// As [`DecodeReads::for_model`] for a model that is not here, of which the bytes of weights that a token reads are

@@ -342,8 +342,11 @@ mod tests {
                 architecture.published_tensors(model.has_own_head()),
                 architecture.gguf_tensors(model.has_own_head()),
             ] {
-                let count: u64 =
-                    tensors.iter().filter(|tensor| in_trunk(tensor.role)).map(|tensor| tensor.elements()).sum();
+                let count: u64 = tensors
+                    .iter()
+                    .filter(|tensor| in_trunk(tensor.role))
+                    .map(|tensor| tensor.elements())
+                    .sum();
                 let found = count as f64 / 1e9;
                 assert!((found - billions).abs() < 0.051, "{name}: {found}");
             }

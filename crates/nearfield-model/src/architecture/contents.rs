@@ -30,7 +30,8 @@ impl Architecture {
     pub fn published_tensors(&self, own_head: bool) -> Vec<NamedTensor> {
         let names = Names::published(self.family.description(), self);
         let kept = |(role, name): &(TensorRole, String)| {
-            let mut shape = shape(*role, self).filter(|_| own_head || *role != TensorRole::OutputHead)?.sizes();
+            let mut shape =
+                shape(*role, self).filter(|_| own_head || *role != TensorRole::OutputHead)?.sizes();
             if matches!(role, TensorRole::Layer { part: LayerTensor::DeltaConvolution, .. }) {
                 // A convolution over one channel each.
                 shape.insert(1, 1);
@@ -49,7 +50,8 @@ impl Architecture {
     pub fn gguf_tensors(&self, own_head: bool) -> Vec<NamedTensor> {
         let names = Names::gguf(self.family.description(), self);
         let kept = |(role, name): &(TensorRole, String)| {
-            let mut shape = shape(*role, self).filter(|_| own_head || *role != TensorRole::OutputHead)?.sizes();
+            let mut shape =
+                shape(*role, self).filter(|_| own_head || *role != TensorRole::OutputHead)?.sizes();
             if let TensorRole::Layer { index: layer, part: LayerTensor::Expert { index, .. } } = role {
                 let experts = self.layer(*layer)?.feed_forward.experts.as_ref()?;
                 shape.insert(0, experts.count);

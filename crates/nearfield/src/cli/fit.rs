@@ -1,5 +1,7 @@
 //! `nearfield fit`.
 
+mod line_up;
+
 use std::num::NonZeroUsize;
 use std::path::Path;
 
@@ -9,11 +11,12 @@ use nearfield_engine::{
     DECODE_SHARE, DecodeReads, EngineError, EngineOptions, Plan, available_memory, memory_bandwidth,
 };
 use nearfield_hub::{CatalogueEntry, Hub, HubError, format_bytes};
-use nearfield_model::{Architecture, Model};
+use nearfield_model::{Architecture, LineUpModel, Model};
 use serde_json::json;
 
 use super::options::{ConfigArgs, EngineArgs};
 use crate::app::App;
+use crate::config::Bytes;
 use crate::output::Stdout;
 use crate::signals::exit_when_stopped;
 
@@ -21,9 +24,17 @@ use crate::signals::exit_when_stopped;
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct FitCommand {
-    /// The model: here, or one of the catalogue whose sizes are known
+    /// The model: here, one of the catalogue whose sizes are known, or one of the line-up; without it, the line-up
     #[arg(value_name = "MODEL")]
-    model: String,
+    model: Option<String>,
+
+    /// Memory to plan for [default: what this machine has available]
+    #[arg(long, value_name = "SIZE")]
+    memory: Option<Bytes>,
+
+    /// Bytes of memory read in a second, such as 1008GB/s [default: measured on this machine]
+    #[arg(long, value_name = "RATE", value_parser = parse_rate)]
+    bandwidth: Option<f64>,
 
     /// Requests at once, which share the cache
     #[arg(long, value_name = "N", default_value = "1")]
@@ -44,6 +55,8 @@ const EXAMPLES: &str = "\
 Examples:
   nearfield fit qwen2.5-coder:1.5b
   nearfield fit qwen2.5-coder:1.5b --context 32768 --kv q8
+  nearfield fit --memory 24GiB --bandwidth 1008GB/s
+  nearfield fit qwen3.6-27b --memory 32GiB
 
 Memory is planned as `run` and, with its number of slots, `serve` do it. Decoding reads all weights for each token, \
 so the speed at which memory is read, which takes half a second to measure, over those bytes is the limit; three \
@@ -77,10 +90,17 @@ impl FitCommand {
         exit_when_stopped();
         let mut options = self.engine.options(&config.local);
         options.slots = self.slots.get();
-        let known = known(&app.hub()?, &self.model, &options)?;
+        options.memory_bytes = self.memory.map(|bytes| bytes.0).or(options.memory_bytes);
+        let Some(name) = &self.model else {
+            return line_up::show(LineUpModel::all(), &options, self.bandwidth, self.json);
+        };
+        if let Some(model) = LineUpModel::find(name) {
+            return line_up::show(std::slice::from_ref(model), &options, self.bandwidth, self.json);
+        }
+        let known = known(&app.hub()?, name, &options)?;
         let available = options.memory_bytes.or_else(available_memory);
         let (plan, fits) = plan(&known, &options)?;
-        let bandwidth = memory_bandwidth(&options)?;
+        let bandwidth = bandwidth(self.bandwidth, &options)?;
         let fit = Fit { known, plan, available, fits, threads: options.thread_count(), bandwidth };
         let mut stdout = Stdout::new();
         if self.json {
@@ -234,6 +254,17 @@ impl Fit {
             },
         })
     }
+}
+
+/// What was said, or what is measured.
+fn bandwidth(said: Option<f64>, options: &EngineOptions) -> Result<f64, EngineError> {
+    said.map_or_else(|| memory_bandwidth(options), Ok)
+}
+
+fn parse_rate(text: &str) -> Result<f64, String> {
+    let amount = text.trim().strip_suffix("/s").unwrap_or(text);
+    let bytes = Bytes::parse(amount).ok_or("expected an amount for each second, such as 1008GB/s")?;
+    Ok(bytes.0 as f64)
 }
 
 fn mib(bytes: u64) -> String {

@@ -15,6 +15,7 @@ mod route;
 mod run;
 mod serve;
 mod show;
+mod synth;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -76,6 +77,7 @@ enum Command {
     Fit(fit::FitCommand),
     Bench(bench::BenchCommand),
     Eval(eval::EvalCommand),
+    Synth(synth::SynthCommand),
     Policy(policy::PolicyCommand),
     Route(route::RouteCommand),
     Keys(keys::KeysCommand),
@@ -103,6 +105,7 @@ impl Command {
             Self::Fit(command) => command.run(app),
             Self::Bench(command) => Box::pin(command.run(app)).await,
             Self::Eval(command) => Box::pin(command.run(app)).await,
+            Self::Synth(command) => command.run(app),
             Self::Policy(command) => command.run(app),
             Self::Route(command) => command.run(app),
             Self::Keys(command) => command.run(app),

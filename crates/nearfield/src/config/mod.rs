@@ -28,7 +28,7 @@ use error::Source;
 pub(crate) use file::{ArithmeticName, KeyValueName, LocalSection, ServerSection, SpeculationName};
 use file::{FileConfig, price_table};
 pub(crate) use rules::RulesFile;
-pub(crate) use sizes::PrefixCache;
+pub(crate) use sizes::{Bytes, PrefixCache};
 
 /// The environment variable that names the file.
 pub(crate) const CONFIG_VARIABLE: &str = "NEARFIELD_CONFIG";

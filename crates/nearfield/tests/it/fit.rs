@@ -87,3 +87,29 @@ fn the_process_stays_within_its_plan() {
     // All of the weights were read, and count.
     assert!(peak > 90_000_000, "{peak}");
 }
+
+#[test]
+fn the_line_up_is_known_without_its_files() {
+    let home = Home::new();
+    let machine = ["--memory", "24GiB", "--bandwidth", "1008GB/s", "--json"];
+    let all = home.run(&[&["fit"][..], &machine].concat()).json();
+    let of = |model: &str, format: &str| -> Value {
+        let models = all["models"].as_array().unwrap();
+        models.iter().find(|one| one["model"] == model && one["format"] == format).unwrap().clone()
+    };
+    let fits = |model: &str, format: &str| of(model, format)["fits"].as_bool().unwrap();
+    assert!(fits("qwen3.6-27b", "NVFP4") && !fits("qwen3.6-27b", "BF16") && !fits("qwen3.6-27b", "FP8"));
+    assert!(fits("gemma4-26b-a4b", "NVFP4") && fits("qwen3.5-9b", "BF16") && fits("gemma4-e4b", "BF16"));
+    // 18.8 GB beside a draft head of one layer.
+    let weights = of("qwen3.6-27b", "NVFP4")["weights_bytes"].as_f64().unwrap() / 1e9;
+    assert!((18.7..19.3).contains(&weights), "{weights}");
+    // A table of 2.35 billion elements in BF16.
+    assert_eq!(of("gemma4-e2b", "NVFP4")["left_in_file_bytes"], 262_144_u64 * 35 * 256 * 2);
+    // Few experts are read for a token.
+    let speed = |model: &str| of(model, "NVFP4")["tokens_per_second"].as_f64().unwrap();
+    assert!(speed("qwen3.6-35b-a3b") > 4.0 * speed("qwen3.6-27b"));
+    let one = home.run(&["fit", "Qwen3.6-27B", "--memory", "24GiB", "--bandwidth", "1008GB/s"]);
+    for context in ["8192", "32768", "131072"] {
+        assert!(one.stdout.contains(context), "{one:?}");
+    }
+}
