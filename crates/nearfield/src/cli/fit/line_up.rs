@@ -75,8 +75,8 @@ pub(super) fn show(
     let requests = if options.slots == 1 { "request" } else { "requests" };
     stdout.line(&format!(
         "\nFor {memory} GiB of memory read at {rate:.1} GB/s, {} {requests} at once. NEEDS is the plan: weights, cache \
-         and scratch.\nIN FILE is the table of inputs for single layers: a token needs one row, so it may stay mapped.\n\
-         TOK/S is to be expected at the start, FULL with the context full, without guesses ahead.\nOnly text is \
+         and scratch.\nIN FILE is the table of inputs for single layers: a token needs one row,\nand the system may \
+         drop the rest; it is not in NEEDS. TOK/S is to be expected at the start, FULL with the context full, without guesses ahead.\nOnly text is \
          computed: what the files hold for images and sound is left out.",
         options.slots
     ))
