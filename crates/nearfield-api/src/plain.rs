@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::{Content, Error, Message, OutputFormat, Prompt, Request, Role, ToolChoice};
+use crate::{Content, Error, Message, OutputFormat, Prompt, Request, Role, Tool, ToolChoice};
 
 /// Fields that are known and not supported, and what to do instead.
 const UNSUPPORTED: [(&str, &str); 10] = [
@@ -24,18 +24,54 @@ impl Request {
     /// # Errors
     /// [`crate::ErrorKind::InvalidRequest`] that names the first field which asks for more.
     pub fn require_text_only(&self) -> Result<(), Error> {
+        self.require_text(false)
+    }
+
+    /// As [`Request::require_text_only`], for a model that can call functions and think, as far as nobody has to force
+    /// it: the caller looks at [`Request::reasoning`].
+    ///
+    /// # Errors
+    /// As [`Request::require_text_only`].
+    pub fn require_text_and_tools(&self) -> Result<(), Error> {
+        self.require_text(true)?;
+        for (i, tool) in self.tools.iter().enumerate() {
+            let path = format!("tools[{i}]");
+            let Tool::Function(function) = tool else {
+                return Err(unsupported(&format!("{path}.type"), "only \"function\" is"));
+            };
+            if function.strict == Some(true) {
+                let instead = "arguments cannot be forced into a schema here; send false or leave it out";
+                return Err(unsupported(&format!("{path}.function.strict"), instead));
+            }
+            if let Some((name, value)) = function.extra.iter().find(|(_, value)| !value.is_null()) {
+                return Err(extra_field(&format!("{path}.function.{}", crate::json::shorten(name)), value));
+            }
+        }
+        match &self.tool_choice {
+            None
+            | Some(ToolChoice::Auto | ToolChoice::None | ToolChoice::Allowed { required: false, .. }) => {
+                Ok(())
+            }
+            Some(_) => Err(unsupported(
+                "tool_choice",
+                "a model here cannot be forced to call a tool; send \"auto\" and ask for the call in the messages",
+            )),
+        }
+    }
+
+    fn require_text(&self, and_tools: bool) -> Result<(), Error> {
         let no_tools = "send the request without tools";
-        if !self.tools.is_empty() {
+        if !and_tools && !self.tools.is_empty() {
             return Err(unsupported("tools", no_tools));
         }
         // Without tools there is nothing to choose: "none" and "auto" come to the same.
-        if !matches!(self.tool_choice, None | Some(ToolChoice::Auto | ToolChoice::None)) {
+        if !and_tools && !matches!(self.tool_choice, None | Some(ToolChoice::Auto | ToolChoice::None)) {
             return Err(unsupported("tool_choice", no_tools));
         }
         if !matches!(self.format, None | Some(OutputFormat::Text)) {
             return Err(unsupported("response_format", "only {\"type\": \"text\"} is"));
         }
-        if !self.reasoning.is_unset() {
+        if !and_tools && !self.reasoning.is_unset() {
             return Err(unsupported("reasoning_effort", "leave it out"));
         }
         if let Some((name, value)) = self.extra.iter().find(|(_, value)| !value.is_null()) {
@@ -43,16 +79,16 @@ impl Request {
         }
         match &self.prompt {
             Prompt::Chat(messages) => {
-                messages.iter().enumerate().try_for_each(|(i, message)| plain(i, message))
+                messages.iter().enumerate().try_for_each(|(i, message)| plain(i, message, and_tools))
             }
             Prompt::Text { .. } | Prompt::Tokens(_) => Ok(()),
         }
     }
 }
 
-fn plain(index: usize, message: &Message) -> Result<(), Error> {
+fn plain(index: usize, message: &Message, and_tools: bool) -> Result<(), Error> {
     let at = format!("messages[{index}]");
-    if message.role == Role::Tool {
+    if message.role == Role::Tool && !and_tools {
         return Err(unsupported(&format!("{at}.role"), "send the conversation without tool results"));
     }
     if let Some((name, value)) = message.extra.iter().find(|(_, value)| !value.is_null()) {
@@ -62,6 +98,12 @@ fn plain(index: usize, message: &Message) -> Result<(), Error> {
         let path = format!("{at}.content[{i}]");
         match &part.content {
             Content::Text(_) => {}
+            Content::ToolCall(_) if and_tools => {}
+            Content::ToolResult(result) if and_tools => {
+                if result.content.iter().any(|part| part.as_text().is_none()) {
+                    return Err(unsupported(&format!("{at}.content"), "only text can be a tool's result"));
+                }
+            }
             Content::ToolCall(_) => {
                 return Err(unsupported(
                     &format!("{at}.tool_calls"),

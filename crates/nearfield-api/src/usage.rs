@@ -17,6 +17,11 @@ pub struct Usage {
     pub reasoning: u64,
     /// Tokens of the provider's total that it names nowhere else.
     pub unattributed: u64,
+    /// Tokens of the caller's prediction that the answer has; part of the generated tokens.
+    pub accepted_prediction: u64,
+    /// Tokens of the caller's prediction that were tried and were wrong. A provider counts them among the generated
+    /// tokens; the local engine does not.
+    pub rejected_prediction: u64,
     /// Whether the backend counted them; `false` marks an estimate of ours.
     pub measured: bool,
     /// The provider's total, when it is not the sum of what the provider names.
@@ -56,6 +61,8 @@ impl Usage {
         output: 0,
         reasoning: 0,
         unattributed: 0,
+        accepted_prediction: 0,
+        rejected_prediction: 0,
         measured: false,
         stated_total: None,
         modalities: Modalities {

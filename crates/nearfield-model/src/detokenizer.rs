@@ -1,5 +1,7 @@
 //! Streaming detokenization: tokens in, whole characters out.
 
+use std::sync::Arc;
+
 use crate::tokenizer::{Special, TokenKind, Tokenizer, TokenizerError};
 
 /// Turns bytes that arrive in pieces into text, without ever splitting a character.
@@ -52,6 +54,8 @@ impl Utf8Stream {
 pub struct Detokenizer {
     characters: Utf8Stream,
     special: Special,
+    /// Control tokens that appear as their text in any case.
+    shown: Arc<[u32]>,
 }
 
 impl Detokenizer {
@@ -59,7 +63,14 @@ impl Detokenizer {
     ///
     /// With [`Special::Parse`] control tokens appear as their text, with [`Special::AsText`] they are left out.
     pub fn new(special: Special) -> Self {
-        Self { characters: Utf8Stream::default(), special }
+        Self { characters: Utf8Stream::default(), special, shown: Arc::default() }
+    }
+
+    /// Shows these control tokens as their text too.
+    #[must_use]
+    pub fn showing(mut self, tokens: Arc<[u32]>) -> Self {
+        self.shown = tokens;
+        self
     }
 
     /// Takes the next token and appends the characters it completes to `into`.
@@ -74,7 +85,7 @@ impl Detokenizer {
         } else {
             // A control token stands between characters, so one that was not finished stays so.
             self.characters.finish(into);
-            if self.special == Special::Parse {
+            if self.special == Special::Parse || self.shown.contains(&id) {
                 self.characters.push(bytes, into);
             }
         }

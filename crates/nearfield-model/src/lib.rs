@@ -9,6 +9,7 @@ pub mod gguf;
 mod line_up;
 mod mapped;
 mod model;
+pub mod output;
 mod safetensors;
 pub mod stop;
 mod tensors;

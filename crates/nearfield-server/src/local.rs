@@ -8,11 +8,12 @@ mod models;
 mod prediction;
 mod prompt;
 mod sampling;
+mod tools;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use nearfield_api::{Backend, EngineFacts, Error, EventStream, Locality, ModelInfo, Request};
+use nearfield_api::{Backend, EngineFacts, Error, Event, EventStream, Locality, ModelInfo, Request};
 use nearfield_engine::{CacheDomain, EngineOptions, Generate, NUMERICS_VERSION, Plan};
 use nearfield_hub::Hub;
 use nearfield_model::stop::StopMatcher;
@@ -21,6 +22,7 @@ use answer::Answering;
 use energy::Meter;
 use errors::refused;
 use models::{Lease, Models};
+use tools::Reading;
 
 /// How the local backend works.
 #[derive(Clone, Debug)]
@@ -123,12 +125,15 @@ impl Backend for LocalBackend {
 
     async fn generate(&self, mut request: Request) -> Result<EventStream, Error> {
         let prediction = prediction::take(&mut request)?;
-        request.require_text_only()?;
+        let variables = tools::take_variables(&mut request)?;
+        request.require_text_and_tools()?;
         let stop =
             StopMatcher::new(&request.stop).map_err(|error| Error::invalid("stop", error.to_string()))?;
         let lease = self.models.lease(&request.model).await?;
-        let tokens = prompt::encode(&lease, &request.prompt).await?;
+        let asked = tools::asked(&request, variables, lease.text())?;
+        let tokens = prompt::encode(&lease, &request.prompt, asked).await?;
         let seed = request.sampling.seed.unwrap_or_else(sampling::draw_seed);
+        let reading = Reading::new(&request, lease.text(), &tokens, seed, prediction.is_some());
         let generate = Generate {
             tokens,
             prediction: prediction::encode(&lease, prediction).await?,
@@ -141,6 +146,9 @@ impl Backend for LocalBackend {
         };
         let session = lease.engine().submit(generate).map_err(|error| refused(error, &request))?;
         let facts = self.facts(&lease, seed);
-        Ok(Box::pin(Answering::new(lease, session, facts, &request, &stop, Arc::clone(&self.meter))))
+        let started = Event::Started { model: lease.name().to_owned(), engine: Some(facts) };
+        let meter = Arc::clone(&self.meter);
+        let choices = request.choices.max(1);
+        Ok(Box::pin(Answering::new(lease, session, started, choices, reading, &stop, meter)))
     }
 }

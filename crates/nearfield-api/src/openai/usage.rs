@@ -30,6 +30,10 @@ struct PromptDetails {
 struct CompletionDetails {
     reasoning_tokens: u64,
     #[serde(skip_serializing_if = "is_zero")]
+    accepted_prediction_tokens: u64,
+    #[serde(skip_serializing_if = "is_zero")]
+    rejected_prediction_tokens: u64,
+    #[serde(skip_serializing_if = "is_zero")]
     audio_tokens: u64,
 }
 
@@ -51,6 +55,8 @@ impl From<Usage> for WireUsage {
             },
             completion_tokens_details: CompletionDetails {
                 reasoning_tokens: usage.reasoning,
+                accepted_prediction_tokens: usage.accepted_prediction,
+                rejected_prediction_tokens: usage.rejected_prediction,
                 audio_tokens: usage.modalities.audio_output,
             },
         }
@@ -82,6 +88,8 @@ pub(crate) fn decode(value: &Value) -> Option<Usage> {
         cache_write,
         output,
         reasoning,
+        accepted_prediction: count(&["completion_tokens_details", "accepted_prediction_tokens"]).unwrap_or(0),
+        rejected_prediction: count(&["completion_tokens_details", "rejected_prediction_tokens"]).unwrap_or(0),
         measured: true,
         modalities: Modalities {
             audio_input: count(&["prompt_tokens_details", "audio_tokens"]).unwrap_or(0),

@@ -12,20 +12,23 @@ pub struct ChatMessage {
     pub content: String,
     /// The speaker's name, which few templates show.
     pub name: Option<String>,
+    /// What else the message holds, under the names that templates know: `tool_calls`, with arguments as objects,
+    /// `tool_call_id`, `reasoning_content`. Texts in it are not trusted.
+    pub fields: Map<String, Value>,
 }
 
 impl ChatMessage {
     /// A message without a name.
     pub fn new(role: impl Into<String>, content: impl Into<String>) -> Self {
-        Self { role: role.into(), content: content.into(), name: None }
+        Self { role: role.into(), content: content.into(), ..Self::default() }
     }
 
     /// As templates see it.
     pub(super) fn value(&self) -> TemplateValue {
-        let name = self.name.as_deref().map(|name| ("name", name));
-        TemplateValue::from_pairs(
-            [("role", self.role.as_str()), ("content", self.content.as_str())].into_iter().chain(name),
-        )
+        let name = self.name.as_deref().map(|name| ("name", TemplateValue::from(name)));
+        let known = [("role", self.role.as_str().into()), ("content", self.content.as_str().into())];
+        let fields = self.fields.iter().map(|(name, value)| (name.as_str(), value_of(value)));
+        TemplateValue::from_pairs(known.into_iter().chain(name).chain(fields))
     }
 }
 
@@ -34,6 +37,8 @@ impl ChatMessage {
 pub struct ChatOptions {
     /// Whether the prompt ends where the model's answer begins. True by default.
     pub add_generation_prompt: bool,
+    /// Tools that the model may call, as the chat completions API has them. Texts in them are not trusted.
+    pub tools: Vec<Value>,
     /// Further variables of the template, such as `enable_thinking`. Texts in them are not trusted.
     pub template_options: Map<String, Value>,
     /// The time that `strftime_now` tells; the system's, in its time zone, by default.
@@ -42,7 +47,7 @@ pub struct ChatOptions {
 
 impl Default for ChatOptions {
     fn default() -> Self {
-        Self { add_generation_prompt: true, template_options: Map::new(), now: None }
+        Self { add_generation_prompt: true, tools: Vec::new(), template_options: Map::new(), now: None }
     }
 }
 

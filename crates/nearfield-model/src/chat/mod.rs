@@ -5,6 +5,7 @@
 //! tokens are recognised only where the template itself wrote them. A text in a message that merely looks like one is
 //! different from it for the template's own comparisons too; all else that a template sees of a message is unchanged.
 
+mod families;
 mod filters;
 mod functions;
 mod json;
@@ -21,6 +22,7 @@ use minijinja::syntax::SyntaxConfig;
 use minijinja::value::Value;
 use minijinja::{Environment, ErrorKind, UndefinedBehavior};
 
+pub(crate) use families::template_of;
 pub use message::{ChatMessage, ChatOptions};
 
 use crate::text::TextError;
@@ -171,6 +173,10 @@ impl ChatTemplate {
         options: &ChatOptions,
     ) -> Result<Value, TextError> {
         let messages: Vec<Value> = messages.iter().map(ChatMessage::value).collect();
+        let tools = match options.tools.as_slice() {
+            [] => Value::from(()),
+            tools => Value::from(tools.iter().map(message::value_of).collect::<Vec<_>>()),
+        };
         // The vocabulary's own tokens, written by the template: trusted.
         let token = |text: &Option<String>| match text {
             Some(text) if self.control.at_start(text.as_bytes()).any(|(length, _)| length == text.len()) => {
@@ -181,7 +187,7 @@ impl ChatTemplate {
         };
         let mut variables: Vec<(String, Value)> = vec![
             ("messages".to_owned(), Value::from(messages)),
-            ("tools".to_owned(), Value::from(())),
+            ("tools".to_owned(), tools),
             ("documents".to_owned(), Value::from(())),
             ("add_generation_prompt".to_owned(), Value::from(options.add_generation_prompt)),
             ("bos_token".to_owned(), token(&self.bos)),
@@ -241,7 +247,9 @@ fn occurs(mark: char, messages: &[ChatMessage], options: &ChatOptions) -> bool {
     messages.iter().any(|message| {
         let name = message.name.as_deref().unwrap_or_default();
         [&message.role, &message.content, name].iter().any(|text| text.contains(mark))
-    }) || options.template_options.values().any(|value| within(mark, value))
+            || message.fields.iter().any(|(key, value)| key.contains(mark) || within(mark, value))
+    }) || options.tools.iter().any(|tool| within(mark, tool))
+        || options.template_options.values().any(|value| within(mark, value))
 }
 
 /// The error of this crate for one of the template engine.

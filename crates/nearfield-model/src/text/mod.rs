@@ -6,6 +6,7 @@ mod open;
 pub use error::TextError;
 
 use crate::chat::{ChatMessage, ChatOptions, ChatTemplate};
+use crate::output::OutputFormat;
 use crate::tokenizer::{GenerationConfig, Special, StopTokens, Tokenizer};
 
 /// What turns requests into tokens and says where an answer ends. Opened apart from the weights, it is small and quick.
@@ -15,6 +16,7 @@ pub struct Text {
     template: Template,
     stop_tokens: StopTokens,
     generation: GenerationConfig,
+    output: OutputFormat,
 }
 
 /// The model's chat template. One that cannot be used does not keep the model from completing text.
@@ -40,8 +42,9 @@ impl Text {
     /// Puts the parts together.
     pub fn new(tokenizer: Tokenizer, generation: GenerationConfig, template: Option<&str>) -> Self {
         let stop_tokens = StopTokens::collect(&tokenizer, &generation, template);
+        let output = template.map_or(OutputFormat::PLAIN, OutputFormat::of_template);
         let template = Template::new(template, &tokenizer);
-        Self { tokenizer, template, stop_tokens, generation }
+        Self { tokenizer, template, stop_tokens, generation, output }
     }
 
     /// The tokenizer.
@@ -73,6 +76,19 @@ impl Text {
     /// The sampling that the model's makers advise, as far as its files say.
     pub fn generation(&self) -> &GenerationConfig {
         &self.generation
+    }
+
+    /// How the model marks thoughts and calls of tools in its answers to conversations.
+    pub fn output(&self) -> OutputFormat {
+        self.output
+    }
+
+    /// Whether an answer to a conversation begins inside a thought that the prompt has opened.
+    pub fn begins_in_thought(&self, prompt: &[u32]) -> bool {
+        // The mark is one token in the vocabularies that have one, else some few.
+        let end = prompt.get(prompt.len().saturating_sub(8)..).unwrap_or_default();
+        let end = self.tokenizer.decode(end, Special::Parse).unwrap_or_default();
+        self.output.begins_in_thought(&end)
     }
 
     /// Tokens of a conversation, written by the model's chat template.

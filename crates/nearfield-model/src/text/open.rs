@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use super::Text;
 use crate::{
+    chat,
     error::ModelError,
     files::{read_bounded, read_object},
     gguf::Gguf,
@@ -42,6 +43,8 @@ impl Text {
         let wrong = |error| ModelError::gguf(path, error);
         let generation = GenerationConfig::from_gguf_metadata(metadata).map_err(wrong)?;
         let template: Option<&str> = metadata.optional("tokenizer.chat_template").map_err(wrong)?;
+        let architecture: Option<&str> = metadata.optional("general.architecture").map_err(wrong)?;
+        let template = template.or_else(|| of_family(architecture, &tokenizer));
         Ok(Self::new(tokenizer, generation, template))
     }
 
@@ -68,8 +71,28 @@ impl Text {
             }
         };
         let template = template_of(folder)?.or(config.chat_template);
-        Ok(Self::new(tokenizer, generation, template.as_deref()))
+        let kind = if template.is_none() { model_type(folder)? } else { None };
+        let template = template.as_deref().or_else(|| of_family(kind.as_deref(), &tokenizer));
+        Ok(Self::new(tokenizer, generation, template))
     }
+}
+
+/// The template of a known family whose vocabulary has the tokens for it.
+fn of_family(architecture: Option<&str>, tokenizer: &Tokenizer) -> Option<&'static str> {
+    let knows = |texts: &[&str]| texts.iter().all(|text| tokenizer.token_id(text).is_some());
+    let known =
+        knows(&["<|im_start|>", "<|im_end|>", "<think>"]) || knows(&["<|turn>", "<turn|>", "<|channel>"]);
+    architecture.filter(|_| known).and_then(chat::template_of)
+}
+
+/// `model_type` of `config.json`.
+fn model_type(folder: &Path) -> Result<Option<String>, ModelError> {
+    let path = folder.join("config.json");
+    if !path.exists() {
+        return Ok(None);
+    }
+    let object = read_object(&path, MAX_SETTINGS_BYTES)?;
+    Ok(object.get("model_type").and_then(Value::as_str).map(str::to_owned))
 }
 
 /// Parses a file of a folder, if it is there.

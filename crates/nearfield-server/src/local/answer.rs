@@ -6,9 +6,10 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use futures_core::Stream;
-use nearfield_api::{EngineFacts, Error, ErrorKind, Event, FinishReason, Request, Usage, Work};
+use nearfield_api::{Error, ErrorKind, Event, FinishReason, TokenLogprob, Usage, Work};
 use nearfield_engine::{Session, SessionStats, Step};
 use nearfield_model::detokenizer::Detokenizer;
+use nearfield_model::output::{OutputEvent, OutputParser};
 use nearfield_model::stop::{StopMatcher, StopOutcome};
 use nearfield_model::tokenizer::Special;
 use tokio::time::Instant;
@@ -17,12 +18,16 @@ use super::energy::{Meter, Reading};
 use super::errors::engine_error;
 use super::logprobs::{HeldLogprobs, entry};
 use super::models::Lease;
+use super::tools::Reading;
 
 /// One running answer. Dropping it cancels the engine's work.
 pub(super) struct Answering {
     session: Session,
     lease: Lease,
     choices: Vec<Choice>,
+    reading: Reading,
+    /// Tokens of thoughts.
+    reasoning: u64,
     /// Events that are ready to be handed out.
     ready: VecDeque<Event>,
     meter: Arc<Meter>,
@@ -35,6 +40,7 @@ pub(super) struct Answering {
 struct Choice {
     detokenizer: Detokenizer,
     stop: StopMatcher,
+    parser: OutputParser,
     logprobs: HeldLogprobs,
     finished: bool,
 }
@@ -43,21 +49,24 @@ impl Answering {
     pub(super) fn new(
         lease: Lease,
         session: Session,
-        facts: EngineFacts,
-        request: &Request,
+        started: Event,
+        choices: u32,
+        reading: Reading,
         stop: &StopMatcher,
         meter: Arc<Meter>,
     ) -> Self {
         let choice = || Choice {
-            detokenizer: Detokenizer::new(Special::AsText),
+            detokenizer: Detokenizer::new(Special::AsText).showing(Arc::clone(&reading.shown)),
             stop: stop.clone(),
+            parser: reading.parser(),
             logprobs: HeldLogprobs::default(),
             finished: false,
         };
-        let started = Event::Started { model: lease.name().to_owned(), engine: Some(facts) };
         Self {
             session,
-            choices: (0..request.choices.max(1)).map(|_| choice()).collect(),
+            choices: (0..choices).map(|_| choice()).collect(),
+            reading,
+            reasoning: 0,
             ready: VecDeque::from([started]),
             began: (Instant::now(), meter.read()),
             lease,
@@ -104,14 +113,59 @@ impl Answering {
         let mut shown = String::new();
         let outcome = choice.stop.push(&text, &mut shown);
         let logprobs = choice.logprobs.show(shown.len());
-        // Every token is an event, also where its text waits: time to first token and counts hang on it.
-        self.ready.push_back(Event::Delta { choice: index, text: shown, logprobs });
-        if let StopOutcome::Stopped(_) = outcome {
-            choice.finished = true;
+        let mut events = Vec::new();
+        let thinks = choice.parser.in_thought();
+        choice.parser.push(&shown, &mut events);
+        self.reasoning += u64::from(thinks || choice.parser.in_thought());
+        let stopped = matches!(outcome, StopOutcome::Stopped(_));
+        if stopped {
+            choice.parser.finish(&mut events);
+        }
+        let called = choice.parser.calls() > 0;
+        let ends = stopped || called && self.reading.one_call;
+        choice.finished = ends;
+        self.tell(index, events, logprobs, true);
+        if ends {
             self.session.end_choice(index);
-            self.ready.push_back(Event::Finished { choice: index, reason: FinishReason::Stop });
+            let reason = if called { FinishReason::ToolCalls } else { FinishReason::Stop };
+            self.ready.push_back(Event::Finished { choice: index, reason });
         }
         Ok(())
+    }
+
+    /// Turns parts of an output into events. `always` asks for an event in any case, also where text waits: time to
+    /// first token and counts hang on it.
+    fn tell(&mut self, choice: u32, parts: Vec<OutputEvent>, logprobs: Vec<TokenLogprob>, always: bool) {
+        let mut logprobs = logprobs;
+        let before = self.ready.len();
+        for part in parts {
+            match part {
+                OutputEvent::Text(text) => {
+                    let logprobs = std::mem::take(&mut logprobs);
+                    self.ready.push_back(Event::Delta { choice, text, logprobs });
+                }
+                OutputEvent::Reasoning(text) => {
+                    self.ready.push_back(Event::Reasoning { choice, text, opaque: None });
+                }
+                OutputEvent::Call { index, .. } if index > 0 && self.reading.one_call => break,
+                OutputEvent::Call { index, name, arguments } => {
+                    let call = |id, name, arguments| Event::ToolCall {
+                        choice,
+                        index,
+                        id,
+                        name,
+                        arguments,
+                        opaque: None,
+                    };
+                    let id = self.reading.call_id(choice, index);
+                    self.ready.push_back(call(Some(id), Some(name), String::new()));
+                    self.ready.push_back(call(None, None, arguments));
+                }
+            }
+        }
+        if !logprobs.is_empty() || always && self.ready.len() == before {
+            self.ready.push_back(Event::Delta { choice, text: String::new(), logprobs });
+        }
     }
 
     /// The engine has ended a choice: what was held back is part of the answer.
@@ -127,27 +181,36 @@ impl Answering {
             choice.stop.finish(&mut shown);
             choice.logprobs.finish()
         };
-        if !shown.is_empty() || !logprobs.is_empty() {
-            self.ready.push_back(Event::Delta { choice: index, text: shown, logprobs });
+        let mut events = Vec::new();
+        choice.parser.push(&shown, &mut events);
+        choice.parser.finish(&mut events);
+        if choice.parser.calls() > 0 && reason == FinishReason::Stop {
+            reason = FinishReason::ToolCalls;
         }
+        self.tell(index, events, logprobs, false);
         self.ready.push_back(Event::Finished { choice: index, reason });
         Ok(())
     }
 
     fn done(&mut self, stats: &SessionStats) {
         let cached = stats.cached_tokens.min(stats.prompt_tokens);
+        let (accepted, drafted) = (stats.accepted as u64, stats.drafted as u64);
+        let predicted = u64::from(self.reading.predicted);
         let usage = Usage {
+            accepted_prediction: accepted * predicted,
+            rejected_prediction: drafted.saturating_sub(accepted) * predicted,
             input: (stats.prompt_tokens - cached) as u64,
             cached_input: cached as u64,
-            output: stats.generated_tokens as u64,
+            output: (stats.generated_tokens as u64).saturating_sub(self.reasoning),
+            reasoning: self.reasoning.min(stats.generated_tokens as u64),
             measured: true,
             ..Usage::default()
         };
         let work = Work {
             busy: stats.busy,
             energy_joules: self.energy(stats),
-            drafted: stats.drafted as u64,
-            accepted: stats.accepted as u64,
+            drafted,
+            accepted,
             accepted_of_head: stats.head_accepted as u64,
         };
         self.ready.push_back(Event::Done { usage, work: Some(work) });

@@ -81,6 +81,7 @@ pub(super) fn text_error(error: &TextError, prompt: &Prompt) -> Error {
         TextError::Tokenizer(TokenizerError::Unencodable { .. } | TokenizerError::UnknownId { .. }) => {
             invalid(prompt_field(prompt))
         }
+        TextError::TemplateOption { .. } => invalid("chat_template_kwargs"),
         TextError::BadTemplate { .. } => invalid("messages").with_code("bad_chat_template"),
         _ => Error::new(ErrorKind::Internal, error.to_string()),
     }

@@ -25,12 +25,24 @@ const CONTROL: [&str; 8] = [
 /// What the model has beside weights.
 #[derive(Clone, Copy)]
 pub(crate) struct Tiny {
-    pub(crate) template: bool,
+    pub(crate) template: Option<&'static str>,
     pub(crate) fill_in_the_middle: bool,
 }
 
-pub(crate) const INSTRUCT: Tiny = Tiny { template: true, fill_in_the_middle: true };
-pub(crate) const BASE: Tiny = Tiny { template: false, fill_in_the_middle: false };
+pub(crate) const INSTRUCT: Tiny = Tiny { template: Some(TEMPLATE), fill_in_the_middle: true };
+pub(crate) const BASE: Tiny = Tiny { template: None, fill_in_the_middle: false };
+
+/// Knows tools and thinks.
+pub(crate) const TOOLS: Tiny = Tiny {
+    template: Some(
+        "{% for tool in tools or [] %}{{ tool | tojson }}\n{% endfor %}\
+         {% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}\
+         {% for call in m.tool_calls or [] %}<tool_call>\n{{ call.function.arguments.a + 1 }}</tool_call>{% endfor %}\
+         <|im_end|>\n{% endfor %}<|im_start|>assistant\n<think>\n\
+         {% if enable_thinking is false %}\n</think>\n{% endif %}",
+    ),
+    fill_in_the_middle: false,
+};
 
 /// The bytes that have a token, in the order of their tokens: line feed, printable ASCII, and as many bytes of longer
 /// characters as there is room for.
@@ -63,8 +75,8 @@ pub(crate) fn write(folder: &Path, name: &str, tiny: Tiny) -> PathBuf {
         .key("tokenizer.ggml.bos_token_id", 0_u32)
         .key("tokenizer.ggml.eos_token_id", 0_u32)
         .key("tokenizer.ggml.add_bos_token", false);
-    if tiny.template {
-        writer = writer.key("tokenizer.chat_template", TEMPLATE);
+    if let Some(template) = tiny.template {
+        writer = writer.key("tokenizer.chat_template", template);
     }
     let path = folder.join(format!("{name}.gguf"));
     std::fs::write(&path, writer.build()).unwrap();

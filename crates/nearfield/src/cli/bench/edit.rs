@@ -89,7 +89,7 @@ impl EditBench {
 fn prompt(text: &Text) -> Result<Vec<u32>> {
     if text.chat_template().is_some() {
         let content = format!("{TASK}\n\n```python\n{SOURCE}```\n");
-        let message = ChatMessage { role: "user".to_owned(), content, name: None };
+        let message = ChatMessage::new("user", content);
         return Ok(text.encode_chat(&[message], &ChatOptions::default())?);
     }
     let beginning = SOURCE.lines().next().unwrap_or_default();
