@@ -5,6 +5,19 @@ use std::path::PathBuf;
 /// The model that continuous integration has.
 const IN_CI: &str = "smollm2-135m";
 
+/// The file `NAME.tokenizer.json` in the folder that `NEARFIELD_TEST_MODELS` names, as `bench/make_vocabularies.py` writes
+/// it. A missing one is skipped with a word about it.
+#[expect(clippy::print_stderr, reason = "a test that is skipped says so beside the results of the others")]
+pub fn vocabulary_file(name: &str) -> Option<PathBuf> {
+    let folder = std::env::var_os("NEARFIELD_TEST_MODELS").map(PathBuf::from);
+    let path =
+        folder.map(|folder| folder.join(format!("{name}.tokenizer.json"))).filter(|path| path.exists());
+    if path.is_none() {
+        eprintln!("skipped: NEARFIELD_TEST_MODELS does not name a folder with {name}.tokenizer.json");
+    }
+    path
+}
+
 /// The file `NAME.gguf` in the folder that `NEARFIELD_TEST_MODELS` names. A missing one is skipped with a word about it,
 /// except the one that continuous integration has.
 ///

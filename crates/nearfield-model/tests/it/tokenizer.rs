@@ -6,11 +6,11 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use nearfield_model::gguf::Gguf;
-use nearfield_model::tokenizer::{Encoding, GenerationConfig, Special, StopTokens, Tokenizer};
+use nearfield_model::tokenizer::{Encoding, GenerationConfig, Special, SpecialTexts, StopTokens, Tokenizer};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
-use nearfield_testkit::real_models::model_file;
+use nearfield_testkit::real_models::{model_file, vocabulary_file};
 
 #[derive(Deserialize)]
 struct Golden {
@@ -125,4 +125,41 @@ fn roles_of_real_vocabularies() {
         let stops = StopTokens::collect(&tokenizer, &no_config, None);
         assert!(stops.contains(151_645) && stops.contains(151_643) && !stops.contains(151_644));
     }
+}
+
+#[derive(Deserialize)]
+struct Samples {
+    cases: Vec<(String, Vec<u32>)>,
+}
+
+/// A vocabulary of `bench/make_vocabularies.py`, after its samples were checked.
+fn sampled(name: &str) -> Option<Tokenizer> {
+    let samples: std::collections::BTreeMap<String, Samples> =
+        serde_json::from_slice(&golden_file("samples.json")).unwrap();
+    let file = std::fs::read(vocabulary_file(name)?).unwrap();
+    let tokenizer = Tokenizer::from_json(&file, &SpecialTexts::default()).unwrap();
+    for (text, ids) in &samples.get(name).unwrap().cases {
+        assert_eq!(&tokenizer.encode(text, Special::Parse).ids, ids, "{text:?}");
+    }
+    Some(tokenizer)
+}
+
+#[test]
+fn qwen3_6_equals_its_package() {
+    let Some(tokenizer) = sampled("qwen3.6") else { return };
+    let id = |text: &str| tokenizer.token_id(text);
+    assert_eq!((id("<|endoftext|>"), id("<|im_end|>")), (Some(248_044), Some(248_046)));
+    assert_eq!(
+        (id("<tool_call>"), id("<think>"), id("</think>")),
+        (Some(248_058), Some(248_068), Some(248_069))
+    );
+    let stops = StopTokens::collect(&tokenizer, &GenerationConfig::default(), None);
+    assert!(stops.contains(248_044) && stops.contains(248_046) && !stops.contains(248_045));
+}
+
+#[test]
+fn gemma3_equals_its_package() {
+    let Some(tokenizer) = sampled("gemma3") else { return };
+    let stops = StopTokens::collect(&tokenizer, &GenerationConfig::default(), None);
+    assert!(stops.contains(1) && stops.contains(106));
 }
