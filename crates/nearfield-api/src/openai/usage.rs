@@ -26,6 +26,7 @@ struct PromptDetails {
     audio_tokens: u64,
 }
 
+#[expect(clippy::struct_field_names, reason = "the names on the wire")]
 #[derive(Clone, Copy, Debug, Serialize)]
 struct CompletionDetails {
     reasoning_tokens: u64,

@@ -134,7 +134,7 @@ impl OutputParser {
             let (text, space) = before.split_at(before.trim_end().len());
             if state == State::Thought && !text.is_empty() && marks == Some(ThoughtMarks::Think) {
                 // Only the beginning of an output is a place for such a thought.
-                self.answers = true;
+                (self.answers, self.skips_space) = (true, false);
                 self.buffer.insert_str(0, &(space.to_owned() + mark));
                 tell(into, OutputEvent::Text, text);
                 return true;
