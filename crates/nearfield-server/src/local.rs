@@ -22,7 +22,7 @@ use answer::Answering;
 use energy::Meter;
 use errors::refused;
 use models::{Lease, Models};
-use tools::Reading;
+use tools::AnswerForm;
 
 /// How the local backend works.
 #[derive(Clone, Debug)]
@@ -133,7 +133,7 @@ impl Backend for LocalBackend {
         let asked = tools::asked(&request, variables, lease.text())?;
         let tokens = prompt::encode(&lease, &request.prompt, asked).await?;
         let seed = request.sampling.seed.unwrap_or_else(sampling::draw_seed);
-        let reading = Reading::new(&request, lease.text(), &tokens, seed, prediction.is_some());
+        let form = AnswerForm::new(&request, lease.text(), &tokens, seed, prediction.is_some());
         let generate = Generate {
             tokens,
             prediction: prediction::encode(&lease, prediction).await?,
@@ -149,6 +149,6 @@ impl Backend for LocalBackend {
         let started = Event::Started { model: lease.name().to_owned(), engine: Some(facts) };
         let meter = Arc::clone(&self.meter);
         let choices = request.choices.max(1);
-        Ok(Box::pin(Answering::new(lease, session, started, choices, reading, &stop, meter)))
+        Ok(Box::pin(Answering::new(lease, session, started, choices, form, &stop, meter)))
     }
 }

@@ -18,14 +18,14 @@ use super::energy::{Meter, Reading};
 use super::errors::engine_error;
 use super::logprobs::{HeldLogprobs, entry};
 use super::models::Lease;
-use super::tools::Reading;
+use super::tools::AnswerForm;
 
 /// One running answer. Dropping it cancels the engine's work.
 pub(super) struct Answering {
     session: Session,
     lease: Lease,
     choices: Vec<Choice>,
-    reading: Reading,
+    form: AnswerForm,
     /// Tokens of thoughts.
     reasoning: u64,
     /// Events that are ready to be handed out.
@@ -51,21 +51,21 @@ impl Answering {
         session: Session,
         started: Event,
         choices: u32,
-        reading: Reading,
+        form: AnswerForm,
         stop: &StopMatcher,
         meter: Arc<Meter>,
     ) -> Self {
         let choice = || Choice {
-            detokenizer: Detokenizer::new(Special::AsText).showing(Arc::clone(&reading.shown)),
+            detokenizer: Detokenizer::new(Special::AsText).showing(Arc::clone(&form.shown)),
             stop: stop.clone(),
-            parser: reading.parser(),
+            parser: form.parser(),
             logprobs: HeldLogprobs::default(),
             finished: false,
         };
         Self {
             session,
             choices: (0..choices).map(|_| choice()).collect(),
-            reading,
+            form,
             reasoning: 0,
             ready: VecDeque::from([started]),
             began: (Instant::now(), meter.read()),
@@ -122,7 +122,7 @@ impl Answering {
             choice.parser.finish(&mut events);
         }
         let called = choice.parser.calls() > 0;
-        let ends = stopped || called && self.reading.one_call;
+        let ends = stopped || called && self.form.one_call;
         choice.finished = ends;
         self.tell(index, events, logprobs, true);
         if ends {
@@ -147,7 +147,6 @@ impl Answering {
                 OutputEvent::Reasoning(text) => {
                     self.ready.push_back(Event::Reasoning { choice, text, opaque: None });
                 }
-                OutputEvent::Call { index, .. } if index > 0 && self.reading.one_call => break,
                 OutputEvent::Call { index, name, arguments } => {
                     let call = |id, name, arguments| Event::ToolCall {
                         choice,
@@ -157,9 +156,12 @@ impl Answering {
                         arguments,
                         opaque: None,
                     };
-                    let id = self.reading.call_id(choice, index);
+                    let id = self.form.call_id(choice, index);
                     self.ready.push_back(call(Some(id), Some(name), String::new()));
                     self.ready.push_back(call(None, None, arguments));
+                    if self.form.one_call {
+                        break;
+                    }
                 }
             }
         }
@@ -195,7 +197,7 @@ impl Answering {
     fn done(&mut self, stats: &SessionStats) {
         let cached = stats.cached_tokens.min(stats.prompt_tokens);
         let (accepted, drafted) = (stats.accepted as u64, stats.drafted as u64);
-        let predicted = u64::from(self.reading.predicted);
+        let predicted = u64::from(self.form.predicted);
         let usage = Usage {
             accepted_prediction: accepted * predicted,
             rejected_prediction: drafted.saturating_sub(accepted) * predicted,

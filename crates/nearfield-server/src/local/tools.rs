@@ -24,7 +24,7 @@ pub(super) struct Asked {
 
 /// How an answer is read.
 #[derive(Debug)]
-pub(super) struct Reading {
+pub(super) struct AnswerForm {
     format: OutputFormat,
     types: Arc<ToolTypes>,
     in_thought: bool,
@@ -135,7 +135,7 @@ fn definition(function: &Function) -> Value {
     json!({"type": "function", "function": inner})
 }
 
-impl Reading {
+impl AnswerForm {
     /// How the answer to a request is read, whose prompt became these tokens.
     pub(super) fn new(request: &Request, text: &Text, prompt: &[u32], seed: u64, predicted: bool) -> Self {
         let functions = offered(request);
