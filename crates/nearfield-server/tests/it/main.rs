@@ -9,6 +9,7 @@ mod fallback;
 mod guard;
 mod limits;
 mod local;
+mod local_tools;
 mod prefix;
 mod replies;
 mod rows;
