@@ -151,6 +151,8 @@ fn build_vocabulary(file: &File, byte_level: bool) -> Result<Vocabulary, Tokeniz
         Gap,
         Model(&'f str),
         Added(&'f read::AddedToken),
+        /// An added token that the model's vocabulary has too, so that merges may name it.
+        Both(&'f read::AddedToken),
     }
     let highest = file
         .model
@@ -175,6 +177,7 @@ fn build_vocabulary(file: &File, byte_level: bool) -> Result<Vocabulary, Tokeniz
             Entry::Model(text) if *text != token.content => {
                 return Err(TokenizerError::Damaged { what: format!("two tokens have the id {}", token.id) });
             }
+            Entry::Model(_) if !token.special && !token.content.is_empty() => *entry = Entry::Both(token),
             _ => *entry = Entry::Added(token),
         }
     }
@@ -187,6 +190,16 @@ fn build_vocabulary(file: &File, byte_level: bool) -> Result<Vocabulary, Tokeniz
                 vocabulary.push(token.content.as_bytes(), TokenKind::Control)?;
             }
             Entry::Added(token) => vocabulary.push(token.content.as_bytes(), TokenKind::UserDefined)?,
+            Entry::Both(token) if write_token(&token.content, byte_level, &mut bytes) => {
+                let same = bytes == token.content.as_bytes();
+                // Runs of space marks are met as spaces, which merges put together.
+                let kind = if same { TokenKind::UserDefined } else { TokenKind::Normal };
+                vocabulary.push(&bytes, kind)?;
+                if same {
+                    vocabulary.index_last()?;
+                }
+            }
+            Entry::Both(token) => vocabulary.push(token.content.as_bytes(), TokenKind::UserDefined)?,
             Entry::Model(text) => match parse_byte_token(text) {
                 Some(byte) if file.model.byte_fallback => vocabulary.push(&[byte], TokenKind::Byte)?,
                 _ if write_token(text, byte_level, &mut bytes) => {

@@ -78,18 +78,27 @@ impl Vocabulary {
             });
         }
         self.kinds.push(kind);
-        if kind == TokenKind::Normal
-            && !bytes.is_empty()
-            && let Some(other) = self.ordinary.insert(&self.bytes, id)
-        {
-            return Err(TokenizerError::Damaged {
-                what: format!("tokens {other} and {id} have the same text"),
-            });
+        if kind == TokenKind::Normal && !bytes.is_empty() {
+            self.index(id)?;
         }
         if let ([byte], TokenKind::Byte) = (bytes, kind) {
             self.set_byte(*byte, id);
         }
         Ok(())
+    }
+
+    /// Makes the token that was pushed last one that merges can lead to, whatever its kind.
+    pub(super) fn index_last(&mut self) -> Result<(), TokenizerError> {
+        self.index((self.kinds.len() as u32).saturating_sub(1))
+    }
+
+    fn index(&mut self, id: u32) -> Result<(), TokenizerError> {
+        match self.ordinary.insert(&self.bytes, id) {
+            None => Ok(()),
+            Some(other) => {
+                Err(TokenizerError::Damaged { what: format!("tokens {other} and {id} have the same text") })
+            }
+        }
     }
 
     /// Makes `id` the token of a single byte.
