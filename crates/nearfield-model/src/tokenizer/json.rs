@@ -177,7 +177,9 @@ fn build_vocabulary(file: &File, byte_level: bool) -> Result<Vocabulary, Tokeniz
             Entry::Model(text) if *text != token.content => {
                 return Err(TokenizerError::Damaged { what: format!("two tokens have the id {}", token.id) });
             }
-            Entry::Model(_) if !token.special && !token.content.is_empty() => *entry = Entry::Both(token),
+            Entry::Model(_) if !byte_level && !token.special && !token.content.is_empty() => {
+                *entry = Entry::Both(token);
+            }
             _ => *entry = Entry::Added(token),
         }
     }
