@@ -20,7 +20,7 @@ pub(super) fn parse(body: &str, tools: &ToolTypes) -> Result<Call, Broken> {
         }
         let (key, after) = tag(rest, "<parameter=")?;
         let (value, after) = split_value(after).ok_or(Broken::Unfinished)?;
-        arguments.insert(key.to_owned(), tools.from_text(name, key, inner(value)));
+        arguments.insert(key.to_owned(), tools.typed_text(name, key, inner(value)));
         rest = after;
     }
 }

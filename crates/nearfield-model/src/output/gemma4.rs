@@ -22,7 +22,7 @@ pub(super) fn parse(body: &str, tools: &ToolTypes) -> Result<Call, Broken> {
         return Err(Broken::Malformed);
     }
     let typed = |(key, value): (String, Value)| {
-        let value = tools.from_value(name, &key, value);
+        let value = tools.typed_value(name, &key, value);
         (key, value)
     };
     Ok(Call { name: name.to_owned(), arguments: arguments.into_iter().map(typed).collect::<Map<_, _>>() })

@@ -20,7 +20,7 @@ pub(super) fn parse(body: &str, tools: &ToolTypes) -> Result<Call, Broken> {
         return Err(Broken::Malformed);
     }
     let typed = |(key, value): (String, Value)| {
-        let value = tools.from_value(&name, &key, value);
+        let value = tools.typed_value(&name, &key, value);
         (key, value)
     };
     let arguments = arguments.into_iter().map(typed).collect();

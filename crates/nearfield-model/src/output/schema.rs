@@ -28,12 +28,12 @@ impl ToolTypes {
     }
 
     /// A parameter that was written as bare text. Without a schema it is a string.
-    pub(super) fn from_text(&self, tool: &str, parameter: &str, text: &str) -> Value {
+    pub(super) fn typed_text(&self, tool: &str, parameter: &str, text: &str) -> Value {
         self.schema(tool, parameter).map_or_else(|| text.into(), |schema| typed(schema, text))
     }
 
     /// A parameter that has a type already, which may not be the one that is asked for.
-    pub(super) fn from_value(&self, tool: &str, parameter: &str, value: Value) -> Value {
+    pub(super) fn typed_value(&self, tool: &str, parameter: &str, value: Value) -> Value {
         let Some(schema) = self.schema(tool, parameter) else { return value };
         let mut wanted = Vec::new();
         collect_types(schema, &mut wanted, 0);
@@ -143,10 +143,10 @@ mod tests {
     fn values_of_a_wrong_type_are_changed_where_that_loses_nothing() {
         let schema = json!({"properties": {"n": {"type": "integer"}, "s": {"type": "string"}}});
         let tools = ToolTypes::new([("f", Some(&schema))]);
-        assert_eq!(tools.from_value("f", "n", json!("7")), json!(7));
-        assert_eq!(tools.from_value("f", "s", json!(7)), json!("7"));
-        assert_eq!(tools.from_value("f", "s", json!([7])), json!([7]));
-        assert_eq!(tools.from_value("f", "other", json!("7")), json!("7"));
-        assert_eq!(tools.from_text("g", "n", "7"), json!("7"));
+        assert_eq!(tools.typed_value("f", "n", json!("7")), json!(7));
+        assert_eq!(tools.typed_value("f", "s", json!(7)), json!("7"));
+        assert_eq!(tools.typed_value("f", "s", json!([7])), json!([7]));
+        assert_eq!(tools.typed_value("f", "other", json!("7")), json!("7"));
+        assert_eq!(tools.typed_text("g", "n", "7"), json!("7"));
     }
 }
