@@ -16,5 +16,6 @@ rm -rf "$source/.git"
 cmake -S "$source" -B build -DCMAKE_BUILD_TYPE=Release -DGGML_NATIVE=ON -DLLAMA_OPENSSL=OFF -DLLAMA_BUILD_UI=OFF \
     -DLLAMA_USE_PREBUILT_UI=OFF -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_EXAMPLES=OFF
 cmake --build build -j "$(nproc)" \
-    --target llama-bench llama-server llama-completion llama-perplexity llama-tokenize
+    --target llama-bench llama-batched-bench llama-quantize llama-server \
+    llama-completion llama-perplexity llama-tokenize
 echo "built: bench/.peers/build/bin"

@@ -46,7 +46,7 @@ pub use recurrent::Snapshot;
 pub use request::{Generate, MAX_ALTERNATIVES, Sampling};
 pub use runner::{Arithmetic, Chunk, DraftRow, Logits, LogitsWanted, Runner, RunnerOptions};
 pub use session::{FinishReason, Session, SessionStats, Step};
-pub use speed::{DECODE_SHARE, DecodeReads, memory_bandwidth};
+pub use speed::{DECODE_SHARE, DecodeReads, LimitProbe, memory_bandwidth, prefill_operations};
 
 /// The version of the arithmetic that results are made of: the same number, model, prompt, settings and seed give the
 /// same tokens on any machine. It stands in every receipt.

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use nearfield_kernels::{KeyValueLayout, KeyValueType, PAGE_POSITIONS, ThreadPool, read_bandwidth};
+use nearfield_kernels::{
+    KernelSet, KeyValueLayout, KeyValueType, PAGE_POSITIONS, ReadBuffer, ThreadPool, integer_peak,
+    read_bandwidth,
+};
 use nearfield_model::{Architecture, Attention, Layer, LayerTensor, Model, TensorRole};
 
 use crate::error::EngineError;
@@ -100,6 +103,50 @@ fn share_read(architecture: &Architecture, tied: bool, role: TensorRole) -> f64 
     }
 }
 
+/// Operations (products and sums) that one token of a prompt needs in the products with matrices of the layers; the head
+/// is computed for the last token only, and attention is not counted.
+pub fn prefill_operations(model: &Model) -> f64 {
+    let (architecture, tensors) = (model.architecture(), model.tensors());
+    let layers = tensors.shapes().filter(|(role, _)| matches!(role, TensorRole::Layer { .. }));
+    let operations = |(role, (rows, columns)): (TensorRole, (usize, usize))| {
+        let matrix = if rows > 1 { 2.0 * rows as f64 * columns as f64 } else { 0.0 };
+        matrix * share_read(architecture, true, role)
+    };
+    layers.map(operations).sum()
+}
+
+/// What this machine could do at best, measured beside what the engine does.
+#[derive(Debug)]
+pub struct LimitProbe {
+    pool: ThreadPool,
+    buffer: ReadBuffer,
+    kernels: KernelSet,
+}
+
+impl LimitProbe {
+    /// A probe that reads `bytes` of memory, of pages like those of weights, with the options' threads.
+    ///
+    /// # Errors
+    /// When the system refuses memory or threads.
+    pub fn new(options: &EngineOptions, kernels: KernelSet, bytes: u64) -> Result<Self, EngineError> {
+        let buffer = ReadBuffer::new(usize::try_from(bytes).unwrap_or(usize::MAX)).map_err(|_| {
+            EngineError::OutOfMemory { needed: bytes, available: memory::available().unwrap_or(0) }
+        })?;
+        Ok(Self { pool: ThreadPool::new(options.thread_count())?, buffer, kernels })
+    }
+
+    /// Times a second that all of the buffer is read.
+    pub fn reads(&mut self) -> f64 {
+        let bytes = self.buffer.bytes();
+        read_bandwidth(&mut self.pool, bytes, PROBE_TIME) / (bytes.len() as f64).max(1.0)
+    }
+
+    /// Operations a second with 8-bit integers; `None` where the kernel set has no dot product of 512 bits.
+    pub fn integer_operations(&mut self) -> Option<f64> {
+        integer_peak(&mut self.pool, self.kernels, PROBE_TIME)
+    }
+}
+
 /// Bytes a second that this machine's memory gives to the threads that the options say, measured in about half a
 /// second with a buffer of 256 MiB, or of an eighth of the available memory where that is less.
 ///
@@ -172,6 +219,24 @@ mod tests {
         assert!(reads.state_bytes > 0);
         let bytes = reads.weight_bytes + reads.state_bytes;
         assert_eq!(reads.limit(0, 3.0 * bytes as f64), 3.0);
+    }
+
+    #[test]
+    fn a_prompt_token_needs_two_operations_for_each_weight_of_the_layers() {
+        let (model, _) = reads("llama");
+        let layers = model.tensors().shapes().filter(|(role, _)| matches!(role, TensorRole::Layer { .. }));
+        let weights: usize =
+            layers.map(|(_, (rows, columns))| if rows > 1 { rows * columns } else { 0 }).sum();
+        assert!(weights > 0);
+        assert_eq!(prefill_operations(&model), 2.0 * weights as f64);
+    }
+
+    #[test]
+    fn a_probe_reads_its_buffer() {
+        let options = EngineOptions { threads: Some(1), ..EngineOptions::default() };
+        let mut probe = LimitProbe::new(&options, KernelSet::Scalar, 1 << 20).unwrap();
+        assert!(probe.reads() > 1.0);
+        assert_eq!(probe.integer_operations(), None);
     }
 
     #[test]

@@ -3,6 +3,8 @@
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
+use memmap2::MmapMut;
+
 use crate::ThreadPool;
 
 /// Threads share out whole pages.
@@ -28,6 +30,32 @@ pub fn read_bandwidth(pool: &mut ThreadPool, buffer: &[u8], time: Duration) -> f
     passes.sort_unstable();
     let median = passes.get(passes.len() / 2).copied().unwrap_or_default();
     buffer.len() as f64 / median.as_secs_f64().max(1e-9)
+}
+
+/// Memory to read like weights: as many bytes, in pages of the same kind as panels have.
+#[derive(Debug)]
+pub struct ReadBuffer {
+    map: MmapMut,
+    bytes: usize,
+}
+
+impl ReadBuffer {
+    /// A buffer of so many bytes, each written, so that the system has given it all of its memory.
+    ///
+    /// # Errors
+    /// When the system has no such memory.
+    pub fn new(bytes: usize) -> std::io::Result<Self> {
+        let mut map = MmapMut::map_anon(bytes.max(1))?;
+        #[cfg(target_os = "linux")]
+        let _ = map.advise(memmap2::Advice::HugePage);
+        map.fill(1);
+        Ok(Self { map, bytes })
+    }
+
+    /// Its bytes.
+    pub fn bytes(&self) -> &[u8] {
+        self.map.get(..self.bytes).unwrap_or_default()
+    }
 }
 
 /// Sum of the 64-bit words of some bytes, in eight lanes that compilers put into vectors.
@@ -67,5 +95,8 @@ mod tests {
         // Between a slow disk and the fastest cache.
         assert!((1e7..1e13).contains(&speed), "{speed}");
         assert_eq!(read_bandwidth(&mut pool, &[], Duration::ZERO), 0.0);
+        let buffer = ReadBuffer::new(10_000).unwrap();
+        assert!(buffer.bytes().len() == 10_000 && buffer.bytes().iter().all(|byte| *byte == 1));
+        assert!(ReadBuffer::new(0).unwrap().bytes().is_empty());
     }
 }

@@ -17,6 +17,7 @@ mod key_value;
 pub mod math;
 mod matmul;
 mod panel;
+mod peak;
 mod pool;
 mod router;
 mod set;
@@ -29,7 +30,7 @@ pub use activation::{GROUP, QuantizedRow, QuantizedRows};
 pub use attention::{
     AttentionScratch, AttentionSettings, PagedKeyValues, Queries, SEGMENT_POSITIONS, attention,
 };
-pub use bandwidth::read_bandwidth;
+pub use bandwidth::{ReadBuffer, read_bandwidth};
 pub use convolution::convolve;
 pub use delta_net::{DeltaTokens, delta_decay, delta_net, delta_net_ahead, unit_norm};
 pub use format::{
@@ -40,6 +41,7 @@ pub use fp8::{FP8_BLOCK, Fp8Scales, ScalesMismatch, e4m3_to_f32};
 pub use key_value::{KeyValueLayout, KeyValueType, PAGE_POSITIONS};
 pub use matmul::{Activations, MatmulScratch, Output, ROW_QUANTUM, ShapeMismatch, WeightMatrix, matmul};
 pub use panel::{PANEL_ROWS, pack};
+pub use peak::integer_peak;
 pub use pool::ThreadPool;
 pub use router::{Chosen, add_scaled, choose_experts, sigmoid, times_sigmoid, times_silu};
 pub use set::{KernelSet, UnsupportedKernels};

@@ -269,10 +269,14 @@ impl Tensors {
         self.entries.values().map(Entry::bytes).sum()
     }
 
+    /// The tensors that the model uses and their rows and columns; a vector is one row.
+    pub fn shapes(&self) -> impl Iterator<Item = (TensorRole, (usize, usize))> {
+        self.entries.iter().map(|(role, entry)| (*role, entry.shape.rows_and_columns()))
+    }
+
     /// Elements of all tensors that the model uses; a tied head counts once.
     pub fn parameter_count(&self) -> u64 {
-        let sizes = self.entries.values().map(|entry| entry.shape.rows_and_columns());
-        sizes.map(|(rows, columns)| rows as u64 * columns as u64).sum()
+        self.shapes().map(|(_, (rows, columns))| rows as u64 * columns as u64).sum()
     }
 
     /// What the file holds beside the text model, which is not computed here.

@@ -1,6 +1,8 @@
 //! `nearfield bench`.
 
+mod batch;
 mod edit;
+mod limits;
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -16,6 +18,7 @@ use nearfield_model::Model;
 use serde_json::{Value, json};
 
 use edit::{EditBench, EditReport};
+use limits::Limits;
 
 use super::options::{ConfigArgs, EngineArgs, SamplingArgs};
 use crate::app::App;
@@ -49,6 +52,14 @@ pub(crate) struct BenchCommand {
     #[arg(long, conflicts_with_all = ["prompt_tokens", "temperature", "top_p", "seed"])]
     edit: bool,
 
+    /// So many requests at once; speeds are those of all together
+    #[arg(long, value_name = "N", default_value = "1", value_parser = parse_batch, conflicts_with = "edit")]
+    batch: usize,
+
+    /// After each run measure what the machine could do: read as many bytes as decoding does, and multiply 8-bit integers
+    #[arg(long, conflicts_with_all = ["edit", "batch"])]
+    limits: bool,
+
     /// Print a JSON object
     #[arg(long)]
     json: bool,
@@ -68,6 +79,8 @@ Examples:
   nearfield bench smollm2:135m
   nearfield bench smollm2:135m --threads 1 --kv q8 --runs 9 --json
   nearfield bench qwen2.5-coder:0.5b --edit
+  nearfield bench gemma3:270m --batch 8 --prompt-tokens 128
+  nearfield bench gemma3:270m --limits --runs 10
 
 The prompt is random tokens, the answer --max-tokens (default 128) of them, one request at a time. Prefill is the \
 time to the first token, decode what follows. The median counts; the spread is from the slowest to the fastest run. \
@@ -76,6 +89,11 @@ Tokens are guessed ahead with --edit only.";
 fn parse_prompt(text: &str) -> Result<usize, String> {
     let number = text.parse::<usize>().ok().filter(|number| (1..=1 << 20).contains(number));
     number.ok_or_else(|| "expected a number from 1 to 1048576".to_owned())
+}
+
+fn parse_batch(text: &str) -> Result<usize, String> {
+    let number = text.parse::<usize>().ok().filter(|number| (1..=256).contains(number));
+    number.ok_or_else(|| "expected a number from 1 to 256".to_owned())
 }
 
 /// One measurement.
@@ -96,7 +114,7 @@ impl BenchCommand {
         exit_when_stopped();
         let generate = self.sampling.max_tokens.unwrap_or(GENERATE) as usize;
         let mut options = self.engine.options(&config.local);
-        options.slots = 1;
+        options.slots = self.batch;
         let model = Arc::new(Model::open(&installed.path)?);
         if self.edit {
             return self.run_edit(app, &installed, &model, &options);
@@ -108,13 +126,17 @@ impl BenchCommand {
         let bench = Bench { engine: &engine, command: &self, vocabulary: vocabulary(&model) };
         app.note(&format!("{}: {}", installed.name, engine.plan()));
         bench.measure(0, WARM_UP.0.min(self.prompt_tokens), WARM_UP.1.min(generate))?;
+        let mut limits = self.limits.then(|| Limits::new(&model, &engine, &options)).transpose()?;
         let mut runs = Vec::with_capacity(self.runs.get());
         for number in 1..=self.runs.get() {
             let run = bench.measure(number as u64, self.prompt_tokens, generate)?;
             app.note(&format!("run {number}: prefill {:.1}, decode {:.2} tok/s", run.prefill, run.decode));
+            if let Some(limits) = &mut limits {
+                limits.measure(run);
+            }
             runs.push(run);
         }
-        self.print(&installed.name, &engine, &options, generate, &runs)
+        self.print(&installed.name, &engine, (&options, limits.as_ref()), generate, &runs)
     }
 
     fn run_edit(
@@ -147,7 +169,7 @@ impl BenchCommand {
         &self,
         model: &str,
         engine: &Engine,
-        options: &EngineOptions,
+        (options, limits): (&EngineOptions, Option<&Limits>),
         generate: usize,
         runs: &[Run],
     ) -> Result<()> {
@@ -172,6 +194,8 @@ impl BenchCommand {
                 "prefill": { "tokens": self.prompt_tokens, "tokens_per_second": prefill.json() },
                 "decode": { "tokens": generate, "tokens_per_second": decode.json() },
                 "ttft_ms": first_token.json(),
+                "batch": self.batch,
+                "limits": limits.map(Limits::json),
                 "plan_bytes": engine.plan().total_bytes(),
                 "peak_bytes": peak_memory(),
                 "weights": engine.plan().weights_from(),
@@ -179,7 +203,8 @@ impl BenchCommand {
         }
         stdout.line(&format!("{model}: {threads} threads, {kernels}, kv {kv}, {arithmetic} arithmetic"))?;
         stdout.line(&format!("prefill {:>5} tokens  {}", self.prompt_tokens, prefill.text(1)))?;
-        stdout.line(&format!("decode  {generate:>5} tokens  {}", decode.text(2)))
+        stdout.line(&format!("decode  {generate:>5} tokens  {}", decode.text(2)))?;
+        limits.map_or_else(Vec::new, Limits::lines).iter().try_for_each(|line| stdout.line(line))
     }
 }
 
@@ -195,13 +220,34 @@ struct Bench<'a> {
 }
 
 impl Bench<'_> {
-    /// Runs one request of random tokens; no two prompts share a beginning, so that nothing can be reused.
+    /// Runs one request, or as many at once as were asked for.
     fn measure(&self, number: u64, prompt: usize, generate: usize) -> Result<Run> {
+        let batch = self.command.batch as u64;
+        if batch > 1 {
+            let requests = (0..batch).map(|which| self.request(number * batch + which, prompt, generate));
+            return batch::measure(self.engine, requests.collect());
+        }
+        let mut session = self.engine.submit(self.request(number, prompt, generate))?;
+        let mut stats = SessionStats::default();
+        while let Some(step) = session.next_blocking() {
+            if let Step::Done { stats: done } = step? {
+                stats = done;
+            }
+        }
+        let decoded = stats.generated_tokens.saturating_sub(1);
+        Ok(Run {
+            prefill: rate(stats.prompt_tokens, stats.prefill),
+            decode: if decoded == 0 { 0.0 } else { rate(decoded, stats.decode) },
+            first_token: stats.prefill,
+        })
+    }
+
+    /// A request of random tokens; no two prompts share a beginning, so that nothing can be reused.
+    fn request(&self, number: u64, prompt: usize, generate: usize) -> Generate {
         let seed = self.command.sampling.seed.unwrap_or(0);
         let mut state = seed.wrapping_mul(1 << 20).wrapping_add(number);
-        let tokens = (0..prompt).map(|_| (split_mix(&mut state) % self.vocabulary) as u32).collect();
-        let mut session = self.engine.submit(Generate {
-            tokens,
+        Generate {
+            tokens: (0..prompt).map(|_| (split_mix(&mut state) % self.vocabulary) as u32).collect(),
             max_tokens: Some(generate),
             sampling: Sampling {
                 temperature: self.command.sampling.temperature.unwrap_or(0.0),
@@ -210,21 +256,13 @@ impl Bench<'_> {
                 ..Sampling::default()
             },
             ..Generate::default()
-        })?;
-        let mut stats = SessionStats::default();
-        while let Some(step) = session.next_blocking() {
-            if let Step::Done { stats: done } = step? {
-                stats = done;
-            }
         }
-        let rate = |tokens: usize, time: Duration| tokens as f64 / time.as_secs_f64().max(1e-9);
-        let decoded = stats.generated_tokens.saturating_sub(1);
-        Ok(Run {
-            prefill: rate(stats.prompt_tokens, stats.prefill),
-            decode: if decoded == 0 { 0.0 } else { rate(decoded, stats.decode) },
-            first_token: stats.prefill,
-        })
     }
+}
+
+/// Tokens a second.
+fn rate(tokens: usize, time: Duration) -> f64 {
+    tokens as f64 / time.as_secs_f64().max(1e-9)
 }
 
 /// The next number of a fixed sequence (SplitMix64), the same on every machine.
