@@ -20,7 +20,7 @@ const PROBE_BYTES: u64 = 256 << 20;
 const PROBE_TIME: Duration = Duration::from_millis(300);
 
 /// The share of memory's limit that decoding reaches: from 0.73 to 0.79 with four models from 135 million to 1.5
-/// billion parameters, read beside `bench` on the machine of `docs/measured.md`.
+/// billion parameters, read beside `bench` on the machine of `docs/benchmarks.md`.
 pub const DECODE_SHARE: f64 = 0.75;
 
 /// What decoding one token reads from memory.

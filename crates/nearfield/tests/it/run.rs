@@ -125,6 +125,23 @@ fn a_reader_that_leaves_is_no_error() {
 }
 
 #[test]
+fn bench_takes_several_at_once_and_the_limits() {
+    let home = Home::new();
+    let model = home.chat_model();
+    let arguments = ["bench", &model, "--runs", "2", "--prompt-tokens", "20", "--max-tokens", "12", "--json"];
+    let alone = home.run(&[&arguments[..], &["--limits"]].concat()).json();
+    let share = &alone["limits"]["share_of_reads"];
+    assert!(share["min"].as_f64().unwrap() > 0.0 && share["max"].as_f64().unwrap() < 1.5, "{alone}");
+    let (bytes, operations) = (&alone["limits"]["token_bytes"], &alone["limits"]["token_operations"]);
+    assert!(bytes.as_f64().unwrap() > 1e3 && operations.as_f64().unwrap() > 1e3, "{alone}");
+    let together = home.run(&[&arguments[..], &["--batch", "3"]].concat()).json();
+    assert_eq!((&together["batch"], &together["limits"]), (&3.into(), &serde_json::Value::Null));
+    assert!(together["decode"]["tokens_per_second"]["min"].as_f64().unwrap() > 0.0, "{together}");
+    let both = home.run(&[&arguments[..], &["--batch", "3", "--limits"]].concat());
+    assert!(both.error(2).contains("cannot be used with"), "{both:?}");
+}
+
+#[test]
 fn bench_and_perplexity_measure() {
     let home = Home::new();
     let model = home.chat_model();
