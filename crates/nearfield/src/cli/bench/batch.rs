@@ -27,8 +27,9 @@ pub(super) fn measure(engine: &Engine, requests: Vec<Generate>) -> Result<Run> {
     let ended = times.iter().filter_map(|times| times.last()).min().copied().unwrap_or(start);
     let counts = |time: &&Instant| **time > began && **time <= ended;
     let decoded = times.iter().flatten().filter(counts).count();
-    let first_token = began - start;
-    Ok(Run { prefill: rate(prompt, first_token), decode: rate(decoded, ended - began), first_token })
+    let first_token = began.saturating_duration_since(start);
+    let decoding = ended.saturating_duration_since(began);
+    Ok(Run { prefill: rate(prompt, first_token), decode: rate(decoded, decoding), first_token })
 }
 
 /// When each token came.
