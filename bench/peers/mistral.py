@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 VERSION = "0.9.5"
@@ -50,14 +49,9 @@ def main():
         )
     )
     ask(1, 16, 4)
-    started = time.perf_counter()
-    first = ask(2, prompt, 1)
-    reading = time.perf_counter() - started
-    started = time.perf_counter()
-    whole = ask(3, prompt, answer + 1)
-    writing = time.perf_counter() - started - reading
-    usage = (first.usage.prompt_tokens, whole.usage.completion_tokens)
-    print(json.dumps({"prefill": usage[0] / reading, "decode": (usage[1] - 1) / writing, "tokens": usage}))
+    usage = ask(2, prompt, answer).usage
+    speeds = {"prefill": usage.avg_prompt_tok_per_sec, "decode": usage.avg_compl_tok_per_sec}
+    print(json.dumps({**speeds, "tokens": [usage.prompt_tokens, usage.completion_tokens]}))
 
 
 if __name__ == "__main__":
