@@ -136,7 +136,8 @@ fn bench_takes_several_at_once_and_the_limits() {
     assert!(bytes.as_f64().unwrap() > 1e3 && operations.as_f64().unwrap() > 1e3, "{alone}");
     let together = home.run(&[&arguments[..], &["--batch", "3"]].concat()).json();
     assert_eq!((&together["batch"], &together["limits"]), (&3.into(), &serde_json::Value::Null));
-    assert!(together["decode"]["tokens_per_second"]["min"].as_f64().unwrap() > 0.0, "{together}");
+    // A model this small can be done with one answer before another's first token is seen: decode may be 0.
+    assert!(together["prefill"]["tokens_per_second"]["min"].as_f64().unwrap() > 0.0, "{together}");
     let both = home.run(&[&arguments[..], &["--batch", "3", "--limits"]].concat());
     assert!(both.error(2).contains("cannot be used with"), "{both:?}");
 }
