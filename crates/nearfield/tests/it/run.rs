@@ -139,7 +139,7 @@ fn bench_takes_several_at_once_and_the_limits() {
     // A model this small can be done with one answer before another's first token is seen: decode may be 0.
     assert!(together["prefill"]["tokens_per_second"]["min"].as_f64().unwrap() > 0.0, "{together}");
     let both = home.run(&[&arguments[..], &["--batch", "3", "--limits"]].concat());
-    assert!(both.error(2).contains("cannot be used with"), "{both:?}");
+    assert!(both.code == 2 && both.stderr.contains("cannot be used with"), "{both:?}");
 }
 
 #[test]
