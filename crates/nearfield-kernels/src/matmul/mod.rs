@@ -5,6 +5,7 @@ mod direct;
 mod float;
 mod fp8;
 mod integer;
+mod scalar;
 mod weights;
 mod wide;
 
@@ -129,7 +130,7 @@ pub unsafe fn matmul(
             assert_eq!(quantized.groups(), weights.columns().div_ceil(GROUP), "columns disagree");
             match set {
                 // SAFETY: the caller's promise about the output rows.
-                KernelSet::Scalar => unsafe { integer::scalar(weights, quantized, rows, output) },
+                KernelSet::Scalar => unsafe { scalar::integer(weights, quantized, rows, output) },
                 #[cfg(target_arch = "x86_64")]
                 // SAFETY: the set says that the CPU has the instructions.
                 KernelSet::Avx2 => unsafe { integer::avx2(weights, quantized, rows, output, scratch) },
