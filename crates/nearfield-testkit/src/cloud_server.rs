@@ -267,6 +267,13 @@ impl CloudServer {
         lock(&self.state).seen.clone()
     }
 
+    /// All requests since the last call, and no script is left for those to come.
+    pub fn take_seen(&self) -> Vec<CloudRequest> {
+        let mut state = lock(&self.state);
+        state.scripts.clear();
+        std::mem::take(&mut state.seen)
+    }
+
     /// Answers `GET /seen` with all other requests so far, their bodies in hexadecimal.
     pub fn tell_what_was_seen(&self) {
         lock(&self.state).tells = true;

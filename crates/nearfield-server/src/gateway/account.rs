@@ -117,11 +117,12 @@ impl Account {
     /// The answer failed. What the caller has seen a part of is truncated, whatever the reason was.
     fn fail(&mut self, kind: ErrorKind) {
         self.permit.failed(kind);
-        let outcome = match kind {
-            _ if self.gone => Outcome::Cancelled,
-            ErrorKind::Cancelled => Outcome::Cancelled,
-            _ if self.shown && self.deltas > 0 => Outcome::Truncated,
-            kind => kind.into(),
+        let outcome = if self.gone || kind == ErrorKind::Cancelled {
+            Outcome::Cancelled
+        } else if self.shown && self.deltas > 0 {
+            Outcome::Truncated
+        } else {
+            kind.into()
         };
         self.stop(outcome);
     }
@@ -235,12 +236,14 @@ impl Drop for Accounted {
         following.account.gone = true;
         let most = following.account.deltas.saturating_add(pieces);
         runtime.spawn(async move {
-            // When time is up the account closes with an estimate.
-            let _ = timeout(time, async {
-                while following.account.deltas < most && !poll_fn(|context| following.poll(context)).await.1 {
+            let rest = async {
+                let mut ended = false;
+                while !ended && following.account.deltas < most {
+                    (_, ended) = poll_fn(|context| following.poll(context)).await;
                 }
-            })
-            .await;
+            };
+            // When time is up, or pieces are, the account closes with an estimate.
+            drop(timeout(time, rest).await);
         });
     }
 }

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use nearfield_api::sse::Decoder;
 use nearfield_api::{Backend, Message, Prompt, Request, Role};
+use nearfield_privacy::HashKey;
 use nearfield_router::attempts::Resilience;
+use nearfield_router::rules::Rules;
 use nearfield_router::{Policy, PolicyMode};
 use nearfield_server::gateway::{CacheDomains, ConfiguredBackend, Gateway, GatewayOptions};
 use nearfield_server::http::{ServeError, Server, ServerOptions, Shutdown};
@@ -41,13 +43,15 @@ pub(crate) struct Setup {
     pub(crate) policy: Policy,
     pub(crate) options: ServerOptions,
     pub(crate) resilience: Resilience,
+    /// A policy file, and the key of its pseudonyms.
+    pub(crate) rules: Option<(Rules, HashKey)>,
 }
 
 impl Setup {
     pub(crate) fn new(mode: PolicyMode, backends: Vec<Arc<dyn Backend>>) -> Self {
         let options = ServerOptions { port: 0, limits: test_limits(), ..ServerOptions::default() };
         let policy = Policy { mode, cloud: Vec::new() };
-        Self { backends, policy, options, resilience: Resilience::plain() }
+        Self { backends, policy, options, resilience: Resilience::plain(), rules: None }
     }
 
     pub(crate) fn local(backend: Arc<dyn Backend>) -> Self {
@@ -63,14 +67,17 @@ impl Setup {
         let folder = TempDir::new().unwrap();
         let ledger = Ledger::open(folder.path().join("ledger")).await.unwrap();
         let gateway = resilient(self.backends, self.policy, ledger.clone(), self.resilience);
-        let gateway = Arc::new(gateway);
+        let gateway = Arc::new(match self.rules {
+            None => gateway,
+            Some((rules, key)) => gateway.with_rules(rules, key).unwrap(),
+        });
         let store = KeyStore::open(folder.path()).unwrap();
         let keys = Authenticator::new(store, Some(KEY)).unwrap();
         let server = Server::bind(self.options).await.unwrap();
         let (address, base_url) = (server.address(), server.base_url());
         let shutdown = Shutdown::new();
-        let task = tokio::spawn(server.run(gateway, keys, shutdown.clone()));
-        Running { folder, ledger, address, base_url, shutdown, task }
+        let task = tokio::spawn(server.run(Arc::clone(&gateway), keys, shutdown.clone()));
+        Running { gateway, folder, ledger, address, base_url, shutdown, task }
     }
 }
 
@@ -101,6 +108,7 @@ pub(crate) fn resilient(
 }
 
 pub(crate) struct Running {
+    pub(crate) gateway: Arc<Gateway>,
     pub(crate) folder: TempDir,
     pub(crate) ledger: Ledger,
     pub(crate) address: SocketAddr,
