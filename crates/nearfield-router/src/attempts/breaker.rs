@@ -36,8 +36,8 @@ impl Breaker {
     pub fn ask(&mut self, now: Duration, rest: Duration) -> Pass {
         match self.state {
             State::Closed => Pass::Free,
-            State::Open(until) if now < until => Pass::Rest(until - now),
-            State::HalfOpen(since) if now < since + rest => Pass::Rest(since + rest - now),
+            State::Open(until) if now < until => Pass::Rest(until.saturating_sub(now)),
+            State::HalfOpen(since) if now < since + rest => Pass::Rest((since + rest).saturating_sub(now)),
             State::Open(_) | State::HalfOpen(_) => {
                 self.state = State::HalfOpen(now);
                 Pass::Probe
