@@ -345,7 +345,7 @@ mod tests {
                 let count: u64 = tensors
                     .iter()
                     .filter(|tensor| in_trunk(tensor.role))
-                    .map(|tensor| tensor.elements())
+                    .map(crate::NamedTensor::elements)
                     .sum();
                 let found = count as f64 / 1e9;
                 assert!((found - billions).abs() < 0.051, "{name}: {found}");

@@ -118,9 +118,9 @@ impl Source {
         self.e2m1(rows, &mut codes);
         let (group, per_block) = if nvfp4 { (16, 4) } else { (32, 1) };
         if nvfp4 {
-            self.nvfp4_scales(rows, &mut scales)
+            self.nvfp4_scales(rows, &mut scales);
         } else {
-            self.mxfp4_scales(rows, &mut scales)
+            self.mxfp4_scales(rows, &mut scales);
         }
         for (codes, scales) in codes.chunks_exact(per_block * group / 2).zip(scales.chunks_exact(per_block)) {
             out.extend_from_slice(scales);

@@ -52,7 +52,7 @@ fn chat_messages(messages: &[Message]) -> Vec<ChatMessage> {
                     names.insert(call.id.as_str(), call.name.as_str());
                 }
                 Content::ToolResult(result) => {
-                    out.push(tool_result(result, names.get(result.call_id.as_str())))
+                    out.push(tool_result(result, names.get(result.call_id.as_str())));
                 }
                 _ => {}
             }

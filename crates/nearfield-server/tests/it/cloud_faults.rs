@@ -279,7 +279,6 @@ async fn every_fault_comes_to_what_it_should() {
 /// `bench/faults/run` prints this.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "takes two minutes"]
-#[expect(clippy::print_stdout, reason = "the table is what it is for")]
 async fn faults_at_true_scale() {
     println!("{}", table(1.0).await);
 }

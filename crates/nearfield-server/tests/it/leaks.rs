@@ -87,15 +87,12 @@ fn percent(text: &str) -> Option<String> {
         let (mut out, mut at) = (Vec::new(), 0);
         while at < bytes.len() {
             let code = text.get(at + 1..at + 3).and_then(|digits| u8::from_str_radix(digits, 16).ok());
-            match code.filter(|_| bytes[at] == b'%') {
-                Some(byte) => {
-                    out.push(byte);
-                    at += 3;
-                }
-                None => {
-                    out.push(bytes[at]);
-                    at += 1;
-                }
+            if let Some(byte) = code.filter(|_| bytes[at] == b'%') {
+                out.push(byte);
+                at += 3;
+            } else {
+                out.push(bytes[at]);
+                at += 1;
             }
         }
         String::from_utf8_lossy(&out).into_owned()
@@ -139,7 +136,7 @@ fn a_value_is_found_in_every_hiding_place() {
         r#"{"arguments":"{\"to\":\"jo.planted\\u0040x.example\"}"}"#,
         r#"{"a":"jo.planted%40x.example"}"#,
         r#"{"a":"am8ucGxhbnRlZEB4LmV4YW1wbGU="}"#,
-        r#"not json, jo.planted\u0040x.example"#,
+        r"not json, jo.planted\u0040x.example",
     ] {
         assert!(holds(&views(&request("/", Vec::new(), body)), value), "{body}");
     }
