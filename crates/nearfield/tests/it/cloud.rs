@@ -120,5 +120,5 @@ fn an_answer_that_is_cut_is_an_error() {
     let done = Done::of(child.wait_with_output().unwrap());
     assert_eq!((done.code, done.stdout.as_str()), (1, "\n"), "{done:?}");
     assert!(done.stderr.lines().last().unwrap().starts_with("error: "), "{done:?}");
-    assert_eq!(home.rows()[0]["outcome"], "error:upstream");
+    assert_eq!(home.rows()[0]["outcome"], "truncated");
 }
