@@ -82,14 +82,6 @@ pub enum EngineError {
     /// The model file cannot be used.
     #[error(transparent)]
     Model(#[from] nearfield_model::ModelError),
-    /// A tensor's bytes do not have its shape.
-    #[error("tensor {name:?}: {source}; pull the model again")]
-    Tensor {
-        /// The tensor's name in the file.
-        name: String,
-        /// What is wrong.
-        source: nearfield_model::MatrixError,
-    },
     /// The environment names kernels that cannot run here.
     #[error(transparent)]
     Kernels(#[from] nearfield_kernels::UnsupportedKernels),

@@ -49,10 +49,7 @@ pub struct Plan {
 impl Plan {
     /// Plans a model within the options and the memory there is.
     pub(crate) fn for_model(model: &Model, options: &EngineOptions) -> Result<Self, EngineError> {
-        let mut plan = Self::for_architecture(model.architecture(), model.tensors().total_bytes(), options)?;
-        // A checkpoint's formats have been laid out when it was read.
-        plan.weights_in_memory &= model.metadata().is_some();
-        Ok(plan)
+        Self::for_architecture(model.architecture(), model.tensors().total_bytes(), options)
     }
 
     /// As [`Engine::plan_for`](crate::Engine::plan_for), for a model that is not here but known by its sizes.

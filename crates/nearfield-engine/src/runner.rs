@@ -154,17 +154,13 @@ impl<'m> Runner<'m> {
         })
     }
 
-    /// Copies the weights of a GGUF model into memory of their own, laid out for the kernels; until then they are read
-    /// where the model has mapped them. The results are the same. The mapped pages are given back. Returns the bytes
-    /// taken: none for a checkpoint, whose formats have been laid out when they were read.
+    /// Copies the weights into memory of their own, laid out for the kernels; until then they are read where the model
+    /// has mapped them. The results are the same. The mapped pages are given back. Returns the bytes taken.
     ///
     /// # Errors
     /// When the system has not the memory; the runner goes on with the mapped weights then.
     pub fn load_weights(&mut self) -> Result<usize, EngineError> {
         let model = self.model;
-        if model.metadata().is_none() {
-            return Ok(0);
-        }
         let Graph { weights, compute, .. } = &mut self.graph;
         Ok(weights.pack(compute.pool_mut(), &mut || model.release_pages())?)
     }

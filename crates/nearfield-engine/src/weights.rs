@@ -285,6 +285,5 @@ impl<'m> Finder<'m> {
 }
 
 fn matrix(model: &Model, role: TensorRole) -> Result<WeightMatrix<'_>, EngineError> {
-    let tensor = model.tensors().matrix(role)?;
-    tensor.weights().map_err(|source| EngineError::Tensor { name: tensor.name.to_owned(), source })
+    Ok(model.tensors().matrix(role)?)
 }

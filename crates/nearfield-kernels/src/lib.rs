@@ -12,6 +12,7 @@ mod bandwidth;
 mod convolution;
 mod delta_net;
 mod format;
+mod fp4;
 mod fp8;
 mod key_value;
 pub mod math;
@@ -37,6 +38,7 @@ pub use format::{
     Group, GroupShape, WeightFormat, bf16_to_f32, dequantize_row, f16_to_f32, f32_to_bf16, f32_to_f16,
     unpack_group,
 };
+pub use fp4::{Fp4Planes, PlanesMismatch};
 pub use fp8::{FP8_BLOCK, Fp8Scales, ScalesMismatch, e4m3_to_f32};
 pub use key_value::{KeyValueLayout, KeyValueType, PAGE_POSITIONS};
 pub use matmul::{Activations, MatmulScratch, Output, ROW_QUANTUM, ShapeMismatch, WeightMatrix, matmul};

@@ -2,7 +2,8 @@
 //!
 //! A panel is a permutation of the bytes of its rows, nothing else: it is exactly as large (give or take padding to a
 //! cache line), any row can be had back, and both forms unpack to the same numbers. A format's block is cut into dwords
-//! and at most one *narrow* field of one or two bytes, its scale, that does not fill a dword:
+//! and at most one *narrow* field of one or two bytes, its scale, that does not fill a dword; a floating format's block is
+//! one dword here:
 //!
 //! ```text
 //! dword 0 of block 0 of rows 0 .. 15   64 bytes
@@ -39,6 +40,12 @@ pub(crate) struct Narrow {
     pub(crate) bytes: usize,
 }
 
+/// Bytes that a panel takes apart: the format's block, and a dword of a floating format.
+#[inline(always)]
+pub(crate) const fn unit_bytes(format: WeightFormat) -> usize {
+    if format.is_float() { 4 } else { format.block_bytes() }
+}
+
 /// The narrow field of a format.
 #[inline(always)]
 pub(crate) const fn narrow(format: WeightFormat) -> Narrow {
@@ -52,10 +59,10 @@ pub(crate) const fn narrow(format: WeightFormat) -> Narrow {
     }
 }
 
-/// Dwords in a block.
+/// Dwords in a block, or in a dword.
 #[inline(always)]
 pub(crate) const fn words(format: WeightFormat) -> usize {
-    (format.block_bytes() - narrow(format).bytes) / 4
+    (unit_bytes(format) - narrow(format).bytes) / 4
 }
 
 /// Which dword of the block begins at this offset of the file's block.
@@ -73,9 +80,9 @@ const fn offset_of(format: WeightFormat, word: usize) -> usize {
     before + 4 * word
 }
 
-/// Whether rows of this format can lie in panels. Floating formats stay as they are in the file.
-pub(crate) const fn has_panels(format: WeightFormat) -> bool {
-    !format.is_float()
+/// Whether rows of so many bytes can lie in panels: those of floating formats must be whole dwords.
+pub(crate) const fn has_panels(format: WeightFormat, row_bytes: usize) -> bool {
+    row_bytes.is_multiple_of(unit_bytes(format))
 }
 
 /// Bytes of one panel whose rows have `row_bytes` bytes, padding included.
@@ -94,7 +101,7 @@ pub(crate) const fn packed_bytes(rows: usize, row_bytes: usize) -> usize {
 /// If `rows` is not sixteen rows of whole blocks or `panel` is not [`panel_bytes`] long.
 pub(crate) fn pack_panel(format: WeightFormat, rows: &[u8], panel: &mut [u8]) {
     let row_bytes = rows.len() / PANEL_ROWS;
-    let (block_bytes, words, narrow) = (format.block_bytes(), words(format), narrow(format));
+    let (block_bytes, words, narrow) = (unit_bytes(format), words(format), narrow(format));
     let blocks = row_bytes / block_bytes;
     assert!(rows.len() == PANEL_ROWS * blocks * block_bytes && panel.len() == panel_bytes(row_bytes));
     let (lines, rest) = panel.split_at_mut(blocks * words * 4 * PANEL_ROWS);
@@ -122,7 +129,7 @@ pub(crate) fn pack_panel(format: WeightFormat, rows: &[u8], panel: &mut [u8]) {
 /// # Panics
 /// If `panel` is not [`panel_bytes`] of `out`'s length or `row` is no row of a panel.
 pub(crate) fn unpack_row(format: WeightFormat, panel: &[u8], row: usize, out: &mut [u8]) {
-    let (block_bytes, words, narrow) = (format.block_bytes(), words(format), narrow(format));
+    let (block_bytes, words, narrow) = (unit_bytes(format), words(format), narrow(format));
     let blocks = out.len() / block_bytes;
     assert!(row < PANEL_ROWS && panel.len() == panel_bytes(out.len()));
     let fields = &panel[blocks * words * 4 * PANEL_ROWS..];
@@ -169,7 +176,7 @@ const ROUND_BYTES: usize = 16 << 20;
 /// Bytes of a unit, about: what a core's own cache holds.
 const UNIT_BYTES: usize = 256 << 10;
 
-/// Moves matrices into panels, with all threads of `pool`. Formats that stay as they are in the file are left alone, and
+/// Moves matrices into panels, with all threads of `pool`. Those that stay as they are in the file are left alone, and
 /// matrices over the same bytes share their panels.
 ///
 /// `between` is called after every 16 MiB or so: whoever mapped the file can let go of its pages there.
@@ -187,12 +194,12 @@ pub fn pack(
     let mut known = HashMap::new();
     let mut total = 0;
     for matrix in matrices.iter() {
-        let (Some(bytes), Some(file)) = (matrix.packed_bytes(), matrix.file_bytes()) else {
+        let (Some(bytes), Some(place)) = (matrix.packed_bytes(), matrix.file_place()) else {
             starts.push(None);
             continue;
         };
         let mut first = false;
-        let start = *known.entry((file.as_ptr(), file.len())).or_insert_with(|| {
+        let start = *known.entry(place).or_insert_with(|| {
             first = true;
             let start = total;
             total += bytes.next_multiple_of(LINE);
@@ -218,12 +225,13 @@ pub fn pack(
     for round in units.chunks(ROUND_BYTES / UNIT_BYTES) {
         let next = AtomicUsize::new(0);
         pool.run(&|_| {
+            let mut rows = Vec::new();
             while let Some(unit) = round.get(next.fetch_add(1, Ordering::Relaxed)) {
                 let mut unit = unit.lock().unwrap_or_else(PoisonError::into_inner);
                 let Unit { matrix, first, out } = &mut *unit;
                 let matrix = &matrices[*matrix];
                 for (i, out) in out.chunks_mut(panel_bytes(matrix.row_bytes())).enumerate() {
-                    matrix.pack(*first + i, out);
+                    matrix.pack(*first + i, out, &mut rows);
                 }
             }
         });
@@ -244,9 +252,9 @@ mod tests {
 
     #[test]
     fn a_panel_is_a_permutation_of_its_rows() {
-        for format in WeightFormat::ALL.into_iter().filter(|format| has_panels(*format)) {
+        for format in WeightFormat::ALL {
             for blocks in [1, 2, 5] {
-                let row_bytes = blocks * format.block_bytes();
+                let row_bytes = blocks * unit_bytes(format);
                 let rows: Vec<u8> = (0..PANEL_ROWS * row_bytes).map(|i| (i * 131 + i / 251) as u8).collect();
                 let mut panel = vec![0; panel_bytes(row_bytes)];
                 pack_panel(format, &rows, &mut panel);
@@ -261,7 +269,7 @@ mod tests {
 
     #[test]
     fn panels_are_hardly_larger_than_the_file() {
-        for format in WeightFormat::ALL.into_iter().filter(|format| has_panels(*format)) {
+        for format in WeightFormat::ALL {
             for (rows, columns) in [(256, 256), (257, 768), (2048, 1536)] {
                 let row_bytes = format.row_bytes(columns).unwrap();
                 let (packed, file) = (packed_bytes(rows, row_bytes), rows * row_bytes);

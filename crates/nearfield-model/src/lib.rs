@@ -24,5 +24,5 @@ pub use chat::{ChatMessage, ChatOptions, ChatTemplate};
 pub use error::ModelError;
 pub use line_up::LineUpModel;
 pub use model::Model;
-pub use tensors::{Matrix, MatrixError, Skipped, Tensors};
+pub use tensors::{Skipped, Tensors};
 pub use text::{Text, TextError};

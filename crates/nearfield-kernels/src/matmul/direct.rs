@@ -3,10 +3,10 @@
 use std::ops::Range;
 
 use super::ahead::Ahead;
-use super::weights::row_pointers;
+use super::dwords::{Dwords, FileDwords, PanelDwords};
 use super::{Output, WeightMatrix};
-use crate::format::{WeightFormat, bf16_to_f32, f16_to_f32};
-use crate::fp8::{FP8_BLOCK, e4m3_to_f32};
+use crate::format::WeightFormat;
+use crate::fp8::FP8_BLOCK;
 use crate::simd::{Simd, e4m3};
 
 /// Activation rows up to which this is faster than a panel.
@@ -24,12 +24,6 @@ trait Elements {
     /// # Safety
     /// The CPU has `S`.
     unsafe fn unpack<S: Simd>(dwords: S::I) -> [S::F; 4];
-
-    /// Element `k` of a row.
-    ///
-    /// # Safety
-    /// It is there.
-    unsafe fn one(row: *const u8, k: usize) -> f32;
 }
 
 struct Single;
@@ -45,11 +39,6 @@ impl Elements for Single {
     unsafe fn unpack<S: Simd>(dwords: S::I) -> [S::F; 4] {
         unsafe { [S::as_float(dwords); 4] }
     }
-
-    #[inline(always)]
-    unsafe fn one(row: *const u8, k: usize) -> f32 {
-        unsafe { f32::from_le_bytes(row.add(4 * k).cast::<[u8; 4]>().read()) }
-    }
 }
 
 #[expect(clippy::undocumented_unsafe_blocks, reason = "the trait's safety sections are the arguments")]
@@ -62,11 +51,6 @@ impl Elements for Half {
             let [low, high] = S::halves_to_float(dwords);
             [low, high, high, high]
         }
-    }
-
-    #[inline(always)]
-    unsafe fn one(row: *const u8, k: usize) -> f32 {
-        unsafe { f16_to_f32(u16::from_le_bytes(row.add(2 * k).cast::<[u8; 2]>().read())) }
     }
 }
 
@@ -81,11 +65,6 @@ impl Elements for Brain {
             [S::as_float(S::shift_left::<16>(dwords)), high, high, high]
         }
     }
-
-    #[inline(always)]
-    unsafe fn one(row: *const u8, k: usize) -> f32 {
-        unsafe { bf16_to_f32(u16::from_le_bytes(row.add(2 * k).cast::<[u8; 2]>().read())) }
-    }
 }
 
 #[expect(clippy::undocumented_unsafe_blocks, reason = "the trait's safety sections are the arguments")]
@@ -97,11 +76,6 @@ impl Elements for Fp8 {
     #[inline(always)]
     unsafe fn unpack<S: Simd>(dwords: S::I) -> [S::F; 4] {
         unsafe { e4m3::<S>(dwords) }
-    }
-
-    #[inline(always)]
-    unsafe fn one(row: *const u8, k: usize) -> f32 {
-        unsafe { e4m3_to_f32(row.add(k).read()) }
     }
 }
 
@@ -165,32 +139,59 @@ unsafe fn tiles<S: Simd, E: Elements, const T: usize, const P: usize>(
 ) {
     let (columns, last) = (weights.columns(), weights.rows() - 1);
     let activations: [&[f32]; T] = std::array::from_fn(|t| &values[t * columns..][..columns]);
-    let mut lanes = [0.0_f32; 16];
     for first_row in rows.clone().step_by(P * S::ROWS) {
-        let pointers: [_; P] =
-            std::array::from_fn(|p| row_pointers(weights, (first_row + p * S::ROWS).min(last)));
-        let mut ahead =
-            Ahead::new(weights, first_row + P * S::ROWS, P * S::ROWS, columns.div_ceil(FP8_BLOCK));
-        // SAFETY: pointers are good for whole rows; outputs are the caller's promise.
+        let first_of = |p: usize| (first_row + p * S::ROWS).min(last);
+        // Tiles that go together lie in the same panel, or neither in one.
+        // SAFETY: the sources are good for whole rows; outputs are the caller's promise.
         unsafe {
-            let mut sums = [[S::splat_float(0.0); T]; P];
-            for first in (0..columns).step_by(FP8_BLOCK) {
-                ahead.step();
-                let end = columns.min(first + FP8_BLOCK);
-                let scales: [[f32; 16]; P] = std::array::from_fn(|p| {
-                    std::array::from_fn(|i| {
-                        weights.block_scale((first_row + p * S::ROWS + i).min(last), first)
-                    })
-                });
-                block::<S, E, T, P>(&pointers, &scales, &activations, first..end, &mut sums);
+            match PanelDwords::new(weights.place(first_row)) {
+                Some(one) => {
+                    let sources =
+                        std::array::from_fn(|p| PanelDwords::new(weights.place(first_of(p))).unwrap_or(one));
+                    tile::<S, E, _, T, P>(weights, &sources, &activations, first_row, rows.end, output);
+                }
+                None => {
+                    let sources: [_; P] = std::array::from_fn(|p| FileDwords::new(weights, first_of(p)));
+                    tile::<S, E, _, T, P>(weights, &sources, &activations, first_row, rows.end, output);
+                }
             }
-            for (p, sums) in sums.iter().enumerate() {
-                let first_row = first_row + p * S::ROWS;
-                for (t, sum) in sums.iter().enumerate() {
-                    S::store_float(lanes.as_mut_ptr(), *sum);
-                    for (row, value) in (first_row..rows.end).zip(&lanes[..S::ROWS]) {
-                        output.write(t, row, value * weights.output_scale(row));
-                    }
+        }
+    }
+}
+
+/// One step of [`tiles`], up to row `end`.
+///
+/// # Safety
+/// As [`tiles`]; the sources have whole rows.
+#[inline(always)]
+unsafe fn tile<S: Simd, E: Elements, D: Dwords<S>, const T: usize, const P: usize>(
+    weights: &WeightMatrix<'_>,
+    sources: &[D; P],
+    activations: &[&[f32]; T],
+    first_row: usize,
+    end: usize,
+    output: &Output<'_>,
+) {
+    let (columns, last) = (weights.columns(), weights.rows() - 1);
+    let mut lanes = [0.0_f32; 16];
+    let mut ahead = Ahead::new(weights, first_row + P * S::ROWS, P * S::ROWS, columns.div_ceil(FP8_BLOCK));
+    // SAFETY: the caller's promise.
+    unsafe {
+        let mut sums = [[S::splat_float(0.0); T]; P];
+        for first in (0..columns).step_by(FP8_BLOCK) {
+            ahead.step();
+            let scales: [[f32; 16]; P] = std::array::from_fn(|p| {
+                std::array::from_fn(|i| weights.block_scale((first_row + p * S::ROWS + i).min(last), first))
+            });
+            let run = first..columns.min(first + FP8_BLOCK);
+            block::<S, E, D, T, P>(sources, &scales, activations, run, &mut sums);
+        }
+        for (p, sums) in sums.iter().enumerate() {
+            let first_row = first_row + p * S::ROWS;
+            for (t, sum) in sums.iter().enumerate() {
+                S::store_float(lanes.as_mut_ptr(), *sum);
+                for (row, value) in (first_row..end).zip(&lanes[..S::ROWS]) {
+                    output.write(t, row, value * weights.output_scale(row));
                 }
             }
         }
@@ -200,10 +201,10 @@ unsafe fn tiles<S: Simd, E: Elements, const T: usize, const P: usize>(
 /// Continues the chains over columns that share their scales.
 ///
 /// # Safety
-/// As [`tiles`]; the pointers are good for rows with these columns.
+/// As [`tile`]; the sources have these columns.
 #[inline(always)]
-unsafe fn block<S: Simd, E: Elements, const T: usize, const P: usize>(
-    pointers: &[[*const u8; 16]; P],
+unsafe fn block<S: Simd, E: Elements, D: Dwords<S>, const T: usize, const P: usize>(
+    sources: &[D; P],
     scales: &[[f32; 16]; P],
     activations: &[&[f32]; T],
     columns: Range<usize>,
@@ -214,7 +215,7 @@ unsafe fn block<S: Simd, E: Elements, const T: usize, const P: usize>(
     // FP8 alone has scales here; no other format is multiplied.
     let scaled = E::FACTOR != 1.0;
     // Loops instead of closures: a closure is a function that lacks the instruction set.
-    // SAFETY: 16 bytes from column `k` on belong to the wanted columns, as do the activations' elements.
+    // SAFETY: the dwords belong to the wanted columns, as do the activations' elements.
     unsafe {
         let mut factors = [S::splat_float(E::FACTOR); P];
         for (factor, scales) in factors.iter_mut().zip(scales) {
@@ -223,8 +224,8 @@ unsafe fn block<S: Simd, E: Elements, const T: usize, const P: usize>(
         let mut sum = *sums;
         for k in (columns.start..whole).step_by(width) {
             let mut quads = [[S::splat(0); 4]; P];
-            for (quads, pointers) in quads.iter_mut().zip(pointers) {
-                *quads = S::load4(pointers, k / E::PER_DWORD * 4);
+            for (quads, source) in quads.iter_mut().zip(sources) {
+                *quads = source.four(k / E::PER_DWORD);
             }
             let mut x = [std::ptr::null::<f32>(); T];
             for (x, activation) in x.iter_mut().zip(activations) {
@@ -246,16 +247,16 @@ unsafe fn block<S: Simd, E: Elements, const T: usize, const P: usize>(
                 }
             }
         }
-        for k in whole..columns.end {
-            for ((sum, pointers), scales) in sum.iter_mut().zip(pointers).zip(scales) {
-                let mut lanes = [0.0_f32; 16];
-                for ((lane, row), scale) in lanes.iter_mut().zip(pointers).zip(scales) {
-                    let weight = E::one(*row, k);
-                    *lane = if scaled { weight * scale } else { weight };
-                }
-                let weight = S::load_float(lanes.as_ptr());
-                for (sum, activation) in sum.iter_mut().zip(activations) {
-                    *sum = S::fma(weight, S::splat_float(*activation.get_unchecked(k)), *sum);
+        for first in (whole..columns.end).step_by(E::PER_DWORD) {
+            let there = E::PER_DWORD.min(columns.end - first);
+            for ((sum, source), factor) in sum.iter_mut().zip(sources).zip(factors) {
+                let weights = E::unpack::<S>(source.one(first / E::PER_DWORD, there * 4 / E::PER_DWORD));
+                for (part, weight) in weights.into_iter().enumerate().take(there) {
+                    let weight = if scaled { S::mul(weight, factor) } else { weight };
+                    for (sum, activation) in sum.iter_mut().zip(activations) {
+                        let x = S::splat_float(*activation.get_unchecked(first + part));
+                        *sum = S::fma(weight, x, *sum);
+                    }
                 }
             }
         }

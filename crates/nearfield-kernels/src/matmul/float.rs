@@ -4,10 +4,11 @@ use std::ops::Range;
 
 use super::ahead::Ahead;
 use super::direct;
+use super::dwords::{Dwords, FileDwords, PanelDwords};
 use super::weights::{RowPlace, row_pointers};
 use super::{MatmulScratch, Output, WeightMatrix};
 use crate::activation::GROUP;
-use crate::format::{WeightFormat, bf16_to_f32, f16_to_f32};
+use crate::format::WeightFormat;
 use crate::simd::Simd;
 use crate::tile::{FileRows, PanelRows, Source, TILE_GROUPS, unpack};
 
@@ -73,61 +74,81 @@ pub(super) unsafe fn neon(
 /// Columns of a panel of dequantized rows: a multiple of every format's group.
 const PANEL_COLUMNS: usize = GROUP * TILE_GROUPS;
 
-/// Writes columns `first .. first + columns` of the rows from `first_row`, which start at `pointers`, dequantized, with
-/// rows in lanes.
+/// Writes columns `first ..` of the rows from `first_row` of a floating format, dequantized, with rows in lanes.
 ///
 /// # Safety
-/// The CPU has `S`; each pointer is good for a row that has these columns; the panel has `columns` vectors; with integer
-/// formats the columns are whole groups, and whole super-blocks where the format has them.
+/// The CPU has `S`; the source has these columns of these rows; the panel is whole vectors.
 #[inline(always)]
-unsafe fn fill_panel<S: Simd>(
+unsafe fn fill_panel<S: Simd, D: Dwords<S>>(
     weights: &WeightMatrix<'_>,
-    pointers: &[*const u8; 16],
+    source: D,
     first_row: usize,
     first: usize,
-    columns: usize,
     panel: &mut [f32],
 ) {
-    let (format, panel) = (weights.format(), &mut panel[..columns * S::ROWS]);
     // SAFETY: the caller's promise; each arm writes inside the panel.
     unsafe {
-        match format {
+        match weights.format() {
             WeightFormat::F32 => {
-                fill_floats::<S, 1>(
-                    pointers,
-                    first,
-                    columns,
-                    panel,
-                    |quad, _| S::as_float(quad),
-                    |row, k| f32::from_le_bytes(row.add(4 * k).cast::<[u8; 4]>().read()),
-                );
+                fill_floats::<S, D, 1>(source, first, panel, |quad, _| S::as_float(quad));
             }
             WeightFormat::F16 => {
                 let convert =
                     |quad, high| S::half_to_float(if high { S::shift_right::<16>(quad) } else { quad });
-                fill_floats::<S, 2>(pointers, first, columns, panel, convert, |row, k| {
-                    f16_to_f32(u16::from_le_bytes(row.add(2 * k).cast::<[u8; 2]>().read()))
-                });
+                fill_floats::<S, D, 2>(source, first, panel, convert);
             }
             WeightFormat::Bf16 => {
                 let upper = S::splat(0xFFFF_0000_u32 as i32);
                 let convert = |quad, high| {
                     S::as_float(if high { S::and(quad, upper) } else { S::shift_left::<16>(quad) })
                 };
-                fill_floats::<S, 2>(pointers, first, columns, panel, convert, |row, k| {
-                    bf16_to_f32(u16::from_le_bytes(row.add(2 * k).cast::<[u8; 2]>().read()))
-                });
+                fill_floats::<S, D, 2>(source, first, panel, convert);
             }
-            WeightFormat::F8E4M3 => super::fp8::fill::<S>(weights, pointers, first_row, first, panel),
-            _ => fill_groups::<S, _>(format, FileRows::new::<S>(weights, pointers, first_row), first, panel),
+            _ => super::fp8::fill::<S, D>(weights, source, first_row, first, panel),
         }
     }
 }
 
-/// [`fill_panel`] for formats with integer codes.
+/// Writes columns `first ..` of the rows from `first_row`, which lie at `place`, dequantized, with rows in lanes.
 ///
 /// # Safety
-/// As [`fill_panel`]; the source has these columns.
+/// The CPU has `S`; `FLOAT` says whether the format is floating; the rows have these columns, which are whole groups
+/// where the format has such; the panel is whole vectors.
+#[inline(always)]
+unsafe fn fill<S: Simd, const FLOAT: bool>(
+    weights: &WeightMatrix<'_>,
+    place: RowPlace<'_>,
+    first_row: usize,
+    first: usize,
+    panel: &mut [f32],
+) {
+    let format = weights.format();
+    // SAFETY: the caller's promise.
+    unsafe {
+        if FLOAT {
+            match PanelDwords::new(place) {
+                Some(source) => fill_panel::<S, _>(weights, source, first_row, first, panel),
+                None => {
+                    fill_panel::<S, _>(weights, FileDwords::new(weights, first_row), first_row, first, panel);
+                }
+            }
+        } else if let RowPlace::Panel { bytes, row } = place {
+            let blocks = weights.columns() / format.block_size();
+            let source = PanelRows::new(format, bytes.as_ptr(), blocks, row);
+            fill_groups::<S, _>(format, source, first, panel);
+        } else {
+            let pointers = row_pointers(weights, first_row);
+            let source = FileRows::new::<S>(weights, &pointers, first_row);
+            fill_groups::<S, _>(format, source, first, panel);
+        }
+    }
+}
+
+/// [`fill_panel`] for formats with integer codes: the columns are whole groups, and whole super-blocks where the format
+/// has them.
+///
+/// # Safety
+/// As [`fill_panel`].
 #[inline(always)]
 unsafe fn fill_groups<S: Simd, R: Source<S>>(
     format: WeightFormat,
@@ -143,26 +164,23 @@ unsafe fn fill_groups<S: Simd, R: Source<S>>(
     }
 }
 
-/// [`fill_panel`] for floating formats of which `PER_DWORD` elements fill four bytes: whole vectors by `convert`
-/// (element 0 or 1 of each dword), the rest one by one.
+/// [`fill_panel`] for formats of which `PER_DWORD` elements fill four bytes, by `convert` (element 0 or 1 of each dword).
 ///
 /// # Safety
-/// As [`fill_panel`]; `one` reads element `k` of a row.
+/// As [`fill_panel`].
 #[inline(always)]
-unsafe fn fill_floats<S: Simd, const PER_DWORD: usize>(
-    pointers: &[*const u8; 16],
+unsafe fn fill_floats<S: Simd, D: Dwords<S>, const PER_DWORD: usize>(
+    source: D,
     first: usize,
-    columns: usize,
     panel: &mut [f32],
     convert: impl Fn(S::I, bool) -> S::F,
-    one: impl Fn(*const u8, usize) -> f32,
 ) {
-    let width = 4 * PER_DWORD;
+    let (columns, width) = (panel.len() / S::ROWS, 4 * PER_DWORD);
     let whole = columns / width * width;
     for k in (0..whole).step_by(width) {
-        // SAFETY: 16 bytes from element `first + k` on belong to the wanted columns.
+        // SAFETY: these dwords belong to the wanted columns.
         unsafe {
-            let quads = S::load4(pointers, (first + k) / PER_DWORD * 4);
+            let quads = source.four((first + k) / PER_DWORD);
             for (dword, quad) in quads.into_iter().enumerate() {
                 for part in 0..PER_DWORD {
                     let at = (k + dword * PER_DWORD + part) * S::ROWS;
@@ -172,8 +190,11 @@ unsafe fn fill_floats<S: Simd, const PER_DWORD: usize>(
         }
     }
     for k in whole..columns {
-        for (value, row) in panel[k * S::ROWS..][..S::ROWS].iter_mut().zip(pointers) {
-            *value = one(*row, first + k);
+        let (number, part) = ((first + k) / PER_DWORD, (first + k) % PER_DWORD);
+        // SAFETY: the dword has at least the bytes up to this column.
+        unsafe {
+            let dword = source.one(number, (part + 1) * 4 / PER_DWORD);
+            S::store_float(panel[k * S::ROWS..][..S::ROWS].as_mut_ptr(), convert(dword, part == 1));
         }
     }
 }
@@ -188,21 +209,40 @@ unsafe fn rows_of<S: Simd>(
     output: &Output<'_>,
     scratch: &mut MatmulScratch,
 ) {
+    let count = values.len() / weights.columns().max(1);
+    // The two kinds of formats have loops of their own, or the compiler would look up how to unpack a format of the one
+    // kind ahead of a loop that the other kind takes as well.
+    // SAFETY: the caller's promise.
+    unsafe {
+        if !weights.format().is_float() {
+            through_panel::<S, false>(weights, values, rows, output, scratch);
+        } else if count <= direct::FEW {
+            direct::rows_of::<S>(weights, values, rows, output);
+        } else {
+            through_panel::<S, true>(weights, values, rows, output, scratch);
+        }
+    }
+}
+
+/// Products by way of a panel of dequantized rows.
+///
+/// # Safety
+/// As [`rows_of`]; `FLOAT` says whether the format is floating.
+#[inline(always)]
+unsafe fn through_panel<S: Simd, const FLOAT: bool>(
+    weights: &WeightMatrix<'_>,
+    values: &[f32],
+    rows: Range<usize>,
+    output: &Output<'_>,
+    scratch: &mut MatmulScratch,
+) {
     let columns = weights.columns();
     let count = values.len() / columns.max(1);
-    if weights.format().is_float() && count <= direct::FEW {
-        // SAFETY: the caller's promise.
-        return unsafe { direct::rows_of::<S>(weights, values, rows, output) };
-    }
     scratch.sums.resize(2 * count * S::ROWS, 0.0);
     scratch.panel.resize(PANEL_COLUMNS * 16, 0.0);
     let mut lanes = [0.0_f32; 16];
     for first_row in rows.clone().step_by(S::ROWS) {
         let place = weights.place(first_row);
-        let pointers = match place {
-            RowPlace::File(_) => row_pointers(weights, first_row),
-            RowPlace::Panel { .. } => [std::ptr::null(); 16],
-        };
         let used = S::ROWS.min(rows.end - first_row);
         scratch.sums.fill(0.0);
         let mut ahead = Ahead::new(weights, first_row + S::ROWS, S::ROWS, columns.div_ceil(PANEL_COLUMNS));
@@ -211,17 +251,7 @@ unsafe fn rows_of<S: Simd>(
             ahead.step();
             // SAFETY: the CPU has `S`; the panel holds `n` vectors and each activation row reaches `first + n`.
             unsafe {
-                match place {
-                    RowPlace::Panel { bytes, row } => {
-                        let format = weights.format();
-                        let source =
-                            PanelRows::new(format, bytes.as_ptr(), columns / format.block_size(), row);
-                        fill_groups::<S, _>(format, source, first, &mut scratch.panel[..n * S::ROWS]);
-                    }
-                    RowPlace::File(_) => {
-                        fill_panel::<S>(weights, &pointers, first_row, first, n, &mut scratch.panel);
-                    }
-                }
+                fill::<S, FLOAT>(weights, place, first_row, first, &mut scratch.panel[..n * S::ROWS]);
                 let mut t = 0;
                 while t + 8 <= count {
                     step::<S, 8>(

@@ -194,7 +194,7 @@ unsafe fn body<S: Simd>(
                     let source = PanelRows::new(format, bytes.as_ptr(), blocks, row);
                     chains::<S, _>(format, source, blocks, &inputs, sums, &outputs);
                 }
-                RowPlace::File(_) => {
+                RowPlace::File(_) | RowPlace::Apart => {
                     let pointers = row_pointers(weights, first_row);
                     let source = FileRows::new::<S>(weights, &pointers, first_row);
                     chains::<S, _>(format, source, blocks, &inputs, sums, &outputs);

@@ -2,6 +2,7 @@
 
 mod ahead;
 mod direct;
+mod dwords;
 mod float;
 mod fp8;
 mod integer;
@@ -63,6 +64,17 @@ impl<'a> Output<'a> {
         Self { pointer: values.as_mut_ptr(), length: values.len(), stride, marker: std::marker::PhantomData }
     }
 
+    /// The outputs from weight row `row` on.
+    ///
+    /// # Panics
+    /// If there is no such row.
+    fn from_row(&self, row: usize) -> Self {
+        assert!(row < self.length);
+        // SAFETY: checked.
+        let pointer = unsafe { self.pointer.add(row) };
+        Self { pointer, length: self.length - row, ..*self }
+    }
+
     /// Writes one output.
     ///
     /// # Safety
@@ -96,6 +108,8 @@ pub struct MatmulScratch {
     starts: Vec<[i32; 2]>,
     /// For each activation row and group: the sums of the codes of both halves.
     code_sums: Vec<[f32; 2]>,
+    /// Blocks that were put together.
+    blocks: Vec<u8>,
 }
 
 /// Rows that one thread should be given a multiple of.
@@ -124,6 +138,10 @@ pub unsafe fn matmul(
     assert!(rows.end <= weights.rows(), "rows outside the matrix");
     assert!(!weights.in_panels() || rows.start.is_multiple_of(ROW_QUANTUM), "rows must begin with a panel");
     assert!((count - 1) * output.stride + weights.rows() <= output.length, "the output is too small");
+    if weights.is_apart() {
+        // SAFETY: the caller's promise.
+        return unsafe { apart(set, weights, activations, rows, output, scratch) };
+    }
     match activations {
         Activations::Quantized(quantized) => {
             assert!(!weights.format().is_float(), "floating weights meet f32 activations");
@@ -164,4 +182,29 @@ pub unsafe fn matmul(
             }
         }
     }
+}
+
+/// [`matmul`] for a matrix whose codes and scales lie apart: sixteen rows at a time are put together in memory that the
+/// first-level cache holds.
+///
+/// # Safety
+/// As [`matmul`].
+unsafe fn apart(
+    set: KernelSet,
+    weights: &WeightMatrix<'_>,
+    activations: &Activations<'_>,
+    rows: Range<usize>,
+    output: &Output<'_>,
+    scratch: &mut MatmulScratch,
+) {
+    let mut blocks = std::mem::take(&mut scratch.blocks);
+    for first in rows.clone().step_by(ROW_QUANTUM) {
+        let count = ROW_QUANTUM.min(rows.end - first);
+        blocks.resize(count * weights.row_bytes(), 0);
+        weights.put_together(first, count, &mut blocks);
+        let part = weights.of_blocks(count, &blocks);
+        // SAFETY: the caller's promise; these are its rows from `first` on.
+        unsafe { matmul(set, &part, activations, 0..count, &output.from_row(first), scratch) };
+    }
+    scratch.blocks = blocks;
 }

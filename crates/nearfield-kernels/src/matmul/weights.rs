@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use crate::format::WeightFormat;
+use crate::fp4::{Fp4Planes, PlanesMismatch};
 use crate::fp8::{FP8_BLOCK, Fp8Scales, ScalesMismatch};
 use crate::panel::{self, PANEL_ROWS, PanelMemory};
 
@@ -35,14 +36,17 @@ impl std::error::Error for ShapeMismatch {}
 #[derive(Clone, Debug)]
 enum Storage<'a> {
     File(&'a [u8]),
+    Planes(Fp4Planes<'a>),
     Panels { memory: Arc<PanelMemory>, start: usize },
 }
 
 /// Where a row is.
 #[derive(Clone, Copy)]
 pub(super) enum RowPlace<'a> {
-    /// Its bytes as in the file.
+    /// Its blocks as in the file.
     File(&'a [u8]),
+    /// Codes and scales apart: blocks have to be put together first.
+    Apart,
     /// One of a panel.
     Panel { bytes: &'a [u8], row: usize },
 }
@@ -63,6 +67,26 @@ impl<'a> WeightMatrix<'a> {
             return Err(ShapeMismatch);
         }
         Ok(Self { format, rows, columns, row_bytes, storage: Storage::File(bytes), scale: 1.0, scales: None })
+    }
+
+    /// A matrix of FP4 codes whose scales lie apart from them. Zeros fill its rows up to whole blocks, and its columns
+    /// are those of the filled rows.
+    ///
+    /// # Errors
+    /// When the planes do not have these rows and columns.
+    pub fn of_planes(rows: usize, planes: Fp4Planes<'a>) -> Result<Self, PlanesMismatch> {
+        planes.check(rows)?;
+        let (format, columns) = (planes.format, planes.padded_columns());
+        let row_bytes = format.row_bytes(columns).ok_or(PlanesMismatch)?;
+        Ok(Self {
+            format,
+            rows,
+            columns,
+            row_bytes,
+            storage: Storage::Planes(planes),
+            scale: 1.0,
+            scales: None,
+        })
     }
 
     /// The same matrix with a scale of its own (NVFP4 has one), applied once to each finished output.
@@ -145,6 +169,11 @@ impl<'a> WeightMatrix<'a> {
     pub fn row(&self, index: usize) -> Cow<'_, [u8]> {
         match self.place(index) {
             RowPlace::File(bytes) => Cow::Borrowed(bytes),
+            RowPlace::Apart => {
+                let mut out = vec![0; self.row_bytes];
+                self.put_together(index, 1, &mut out);
+                Cow::Owned(out)
+            }
             RowPlace::Panel { bytes, row } => {
                 let mut out = vec![0; self.row_bytes];
                 panel::unpack_row(self.format, bytes, row, &mut out);
@@ -158,6 +187,7 @@ impl<'a> WeightMatrix<'a> {
     pub(super) fn place(&self, index: usize) -> RowPlace<'_> {
         match &self.storage {
             Storage::File(bytes) => RowPlace::File(&bytes[index * self.row_bytes..][..self.row_bytes]),
+            Storage::Planes(_) => RowPlace::Apart,
             Storage::Panels { memory, start } => {
                 let (bytes, size) = (&memory.bytes()[*start..], panel::panel_bytes(self.row_bytes));
                 let panels = self.rows / PANEL_ROWS;
@@ -179,32 +209,76 @@ impl<'a> WeightMatrix<'a> {
         matches!(self.storage, Storage::Panels { .. })
     }
 
-    /// The file's bytes of all rows; `None` once they are in panels.
-    pub const fn file_bytes(&self) -> Option<&'a [u8]> {
+    /// Whether blocks have to be put together before kernels can read them.
+    pub(super) const fn is_apart(&self) -> bool {
+        matches!(self.storage, Storage::Planes(_))
+    }
+
+    /// The blocks of all rows as they lie in the file, where they do.
+    pub(crate) const fn file_bytes(&self) -> Option<&'a [u8]> {
         match self.storage {
             Storage::File(bytes) => Some(bytes),
-            Storage::Panels { .. } => None,
+            Storage::Planes(_) | Storage::Panels { .. } => None,
         }
     }
 
-    /// Bytes of the matrix in panels; `None` for formats that stay as they are.
+    /// The parts of the file that hold the matrix; none once it is in panels.
+    pub fn file_parts(&self) -> impl Iterator<Item = &'a [u8]> + use<'a> {
+        let parts = match &self.storage {
+            Storage::File(bytes) => [Some(*bytes), None],
+            Storage::Planes(planes) => [Some(planes.codes), Some(planes.scales)],
+            Storage::Panels { .. } => [None, None],
+        };
+        parts.into_iter().flatten()
+    }
+
+    /// What tells matrices in the file apart; `None` once in panels.
+    pub(crate) fn file_place(&self) -> Option<(*const u8, usize)> {
+        self.file_parts().next().map(|bytes| (bytes.as_ptr(), bytes.len()))
+    }
+
+    /// Bytes of the matrix in panels; `None` if it stays as it is.
     pub const fn packed_bytes(&self) -> Option<usize> {
-        if panel::has_panels(self.format) {
+        if panel::has_panels(self.format, self.row_bytes) {
             Some(panel::packed_bytes(self.rows, self.row_bytes))
         } else {
             None
         }
     }
 
-    /// Writes the panel of rows `16 * index ..`, or the rows that fill no panel, to `out`.
+    /// Writes `count` rows from `first` as blocks, whose codes and scales lie apart.
+    ///
+    /// # Panics
+    /// If they do not, or there are not so many rows.
+    pub(super) fn put_together(&self, first: usize, count: usize, out: &mut [u8]) {
+        let Storage::Planes(planes) = &self.storage else { unreachable!("these are blocks already") };
+        for (row, out) in (first..first + count).zip(out.chunks_exact_mut(self.row_bytes)) {
+            planes.blocks(row, out);
+        }
+    }
+
+    /// Some rows of the matrix, put together.
+    pub(super) fn of_blocks<'b>(&self, rows: usize, blocks: &'b [u8]) -> WeightMatrix<'b> {
+        let Self { format, columns, row_bytes, scale, .. } = *self;
+        WeightMatrix { format, rows, columns, row_bytes, storage: Storage::File(blocks), scale, scales: None }
+    }
+
+    /// Writes the panel of rows `16 * index ..`, or the rows that fill no panel, to `out`. `buffer` is for its use.
     ///
     /// # Panics
     /// If there is no such panel, or `out` has not its size, or the matrix is in panels already.
-    pub(crate) fn pack(&self, index: usize, out: &mut [u8]) {
-        let Storage::File(bytes) = self.storage else { unreachable!("a matrix is packed once") };
+    pub(crate) fn pack(&self, index: usize, out: &mut [u8], buffer: &mut Vec<u8>) {
         let first = index * PANEL_ROWS;
         let rows = PANEL_ROWS.min(self.rows - first);
-        let from = &bytes[first * self.row_bytes..][..rows * self.row_bytes];
+        let from = match self.storage {
+            Storage::File(bytes) => &bytes[first * self.row_bytes..][..rows * self.row_bytes],
+            Storage::Planes(_) => {
+                buffer.resize(rows * self.row_bytes, 0);
+                self.put_together(first, rows, buffer);
+                &buffer[..]
+            }
+            Storage::Panels { .. } => unreachable!("a matrix is packed once"),
+        };
         if rows == PANEL_ROWS { panel::pack_panel(self.format, from, out) } else { out.copy_from_slice(from) }
     }
 
@@ -230,11 +304,11 @@ impl<'a> WeightMatrix<'a> {
 /// The starts of 16 rows from `first`; rows past the end repeat the last one.
 ///
 /// # Panics
-/// If one of them lies in a panel.
+/// If one of them does not lie in the file as blocks.
 #[inline(always)]
 pub(super) fn row_pointers(weights: &WeightMatrix<'_>, first: usize) -> [*const u8; 16] {
     std::array::from_fn(|i| match weights.place((first + i).min(weights.rows() - 1)) {
         RowPlace::File(bytes) => bytes.as_ptr(),
-        RowPlace::Panel { .. } => unreachable!("whole sixteens of rows are read as panels"),
+        RowPlace::Panel { .. } | RowPlace::Apart => unreachable!("only blocks in the file are read so"),
     })
 }

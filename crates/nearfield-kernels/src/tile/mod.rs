@@ -12,7 +12,7 @@ mod unpack;
 use crate::format::{GroupShape, WeightFormat};
 use crate::simd::Simd;
 
-pub(crate) use source::{FileRows, PanelRows, Source};
+pub(crate) use source::{AHEAD, FAR_AHEAD, FileRows, PanelRows, Source};
 pub(crate) use unpack::unpack;
 
 /// Groups of 32 in a tile: one super-block of 256.

@@ -180,5 +180,5 @@ impl<S: Simd> Source<S> for PanelRows {
 
 /// How far ahead of its use a line of a panel is asked for: into the second-level cache, then into the first. The first
 /// alone has too few places for lines under way to keep the memory busy.
-const FAR_AHEAD: usize = 8192;
-const AHEAD: usize = 2048;
+pub(crate) const FAR_AHEAD: usize = 8192;
+pub(crate) const AHEAD: usize = 2048;

@@ -2,7 +2,7 @@
 
 use nearfield_kernels::{Fp8Scales, KernelSet, ScalesMismatch, WeightFormat, WeightMatrix, e4m3_to_f32};
 
-use crate::products::{Random, product, random_weights};
+use crate::products::{Random, packed, product, random_weights};
 
 /// A number whose product with a code needs a rounding.
 fn scale(random: &mut Random) -> f32 {
@@ -47,10 +47,14 @@ fn every_set_equals_the_definition_with_every_kind_of_scales() {
         let values: Vec<f32> = (0..count * columns).map(|_| random.unit() * 3.0).collect();
         for (kind, weights) in matrices.iter().enumerate() {
             let wanted = product(KernelSet::Scalar, weights, &values, false, 1);
+            let panels = packed(weights);
+            assert_eq!(panels.in_panels(), columns.is_multiple_of(4));
             for set in KernelSet::available() {
                 for threads in [1, 3] {
                     let got = product(set, weights, &values, false, threads);
                     assert_eq!(got, wanted, "{rows}x{columns}, kind {kind}, {}", set.name());
+                    let got = product(set, &panels, &values, false, threads);
+                    assert_eq!(got, wanted, "{rows}x{columns} in panels, kind {kind}, {}", set.name());
                 }
                 assert_eq!(product(set, weights, &values, true, 1), wanted, "exact is the same");
             }

@@ -1,6 +1,6 @@
 use nearfield_kernels::{
-    Activations, KernelSet, MatmulScratch, Output, QuantizedRows, ThreadPool, WeightFormat, WeightMatrix,
-    dequantize_row, matmul, pack,
+    Activations, Fp4Planes, KernelSet, MatmulScratch, Output, QuantizedRows, ThreadPool, WeightFormat,
+    WeightMatrix, dequantize_row, matmul, pack,
 };
 
 /// A small generator, so that failures repeat.
@@ -87,8 +87,8 @@ pub(crate) fn product(
     out.iter().map(|value| if value.is_nan() { u32::MAX } else { value.to_bits() }).collect()
 }
 
-/// The same matrix in panels, where its format has them.
-fn packed<'a>(weights: &WeightMatrix<'a>) -> WeightMatrix<'a> {
+/// The same matrix in panels, where it can be.
+pub(crate) fn packed<'a>(weights: &WeightMatrix<'a>) -> WeightMatrix<'a> {
     let mut panels = weights.clone();
     pack(&mut [&mut panels], &mut ThreadPool::new(2).unwrap(), &mut || {}).unwrap();
     panels
@@ -97,7 +97,7 @@ fn packed<'a>(weights: &WeightMatrix<'a>) -> WeightMatrix<'a> {
 #[test]
 fn rows_come_back_from_panels_and_equal_bytes_are_packed_once() {
     let mut random = Random(3);
-    for format in WeightFormat::ALL.into_iter().filter(|format| !format.is_float()) {
+    for format in WeightFormat::ALL {
         let (rows, columns) = (70, 512);
         let bytes = random_weights(format, rows, columns, &mut random);
         let weights = WeightMatrix::new(format, rows, columns, &bytes).unwrap();
@@ -133,7 +133,7 @@ fn every_set_equals_the_definition() {
             let mut values: Vec<f32> = (0..count * columns).map(|_| random.unit() * 3.0).collect();
             values[columns / 2] *= 1e4;
             let panels = packed(&weights);
-            assert_eq!(panels.in_panels(), !format.is_float(), "{}", format.name());
+            assert!(panels.in_panels(), "{}", format.name());
             for exact in [false, true] {
                 let wanted = product(KernelSet::Scalar, &weights, &values, exact, 1);
                 for set in KernelSet::available() {
@@ -154,6 +154,50 @@ fn every_set_equals_the_definition() {
                     1,
                 );
                 assert_eq!(last, wanted[(count - 1) * rows..], "{} alone", format.name());
+            }
+        }
+    }
+}
+
+/// Codes as a checkpoint has them, two a byte with the first in the low half, from those of a matrix's blocks.
+fn planes(format: WeightFormat, blocks: &WeightMatrix<'_>) -> (Vec<u8>, Vec<u8>) {
+    let group = Fp4Planes::group(format);
+    let scales_a_block = format.block_size() / group;
+    let (mut codes, mut scales) = (Vec::new(), Vec::new());
+    for row in 0..blocks.rows() {
+        for block in blocks.row(row).chunks_exact(format.block_bytes()) {
+            scales.extend_from_slice(&block[..scales_a_block]);
+            for group in block[scales_a_block..].chunks_exact(group / 2) {
+                let all: Vec<u8> =
+                    group.iter().map(|byte| byte & 15).chain(group.iter().map(|byte| byte >> 4)).collect();
+                codes.extend(all.chunks_exact(2).map(|pair| pair[0] | (pair[1] << 4)));
+            }
+        }
+    }
+    (codes, scales)
+}
+
+#[test]
+fn codes_and_scales_apart_give_what_blocks_give() {
+    let mut random = Random(29);
+    for format in [WeightFormat::Nvfp4, WeightFormat::Mxfp4] {
+        for (rows, columns, count) in [(1, 64, 1), (37, 192, 3), (70, 512, 9)] {
+            let bytes = random_weights(format, rows, columns, &mut random);
+            let blocks = WeightMatrix::new(format, rows, columns, &bytes).unwrap().with_scale(0.75);
+            let (codes, scales) = planes(format, &blocks);
+            let apart = Fp4Planes { format, columns, codes: &codes, scales: &scales };
+            let apart = WeightMatrix::of_planes(rows, apart).unwrap().with_scale(0.75);
+            let panels = packed(&apart);
+            assert!(panels.in_panels() && !apart.in_panels());
+            let values: Vec<f32> = (0..count * columns).map(|_| random.unit()).collect();
+            for exact in [false, true] {
+                let wanted = product(KernelSet::Scalar, &blocks, &values, exact, 1);
+                for set in KernelSet::available() {
+                    for threads in [1, 2] {
+                        assert_eq!(product(set, &apart, &values, exact, threads), wanted, "{}", set.name());
+                        assert_eq!(product(set, &panels, &values, exact, threads), wanted, "{}", set.name());
+                    }
+                }
             }
         }
     }

@@ -3,7 +3,7 @@
 
 use std::sync::OnceLock;
 
-use nearfield_kernels::{FP8_BLOCK, WeightFormat, bf16_to_f32, f16_to_f32};
+use nearfield_kernels::{FP8_BLOCK, Fp4Planes, WeightFormat, bf16_to_f32, f16_to_f32};
 use safetensors::Dtype;
 
 use super::storage::{Fp4, Fp8Store, Place, Storage};
@@ -205,7 +205,7 @@ fn fp4(
         return Err(format!("packed codes are stored as {:?}, not U8", codes.dtype));
     }
     let columns = half.checked_mul(2).ok_or("it is impossibly wide")?;
-    let group = Fp4::group(format);
+    let group = Fp4Planes::group(format);
     let (fits, wanted) = match format {
         WeightFormat::Nvfp4 => (scales.dtype == Dtype::F8_E4M3, "F8_E4M3"),
         _ => (matches!(scales.dtype, Dtype::U8 | Dtype::F8_E8M0), "U8"),
@@ -226,8 +226,8 @@ fn fp4(
             [rows, columns.div_ceil(group)]
         ));
     }
-    let packed = OnceLock::new();
-    let storage = Storage::Fp4(Fp4 { format, codes: place(codes), scales: place(scales), scale, packed });
+    let checked = OnceLock::new();
+    let storage = Storage::Fp4(Fp4 { format, codes: place(codes), scales: place(scales), scale, checked });
     Ok(Elements { shape: vec![rows, columns], storage })
 }
 

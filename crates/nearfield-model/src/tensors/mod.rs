@@ -12,8 +12,8 @@ use std::{
     sync::atomic::{AtomicUsize, Ordering},
 };
 
-use nearfield_kernels::{Fp8Scales, ScalesMismatch, ShapeMismatch, WeightFormat, WeightMatrix, math};
-use storage::{Fp4, Fp8Store, Place, Storage, pack};
+use nearfield_kernels::{Fp4Planes, WeightFormat, WeightMatrix, math};
+use storage::{Fp4, Fp8Store, Place, Storage};
 
 use crate::{
     architecture::{Conventions, LayerTensor, TensorRole, TensorShape},
@@ -21,27 +21,6 @@ use crate::{
     gguf::Gguf,
     safetensors::Checkpoint,
 };
-
-/// A weight matrix, borrowed from the file: `rows` rows of `columns` elements, each row whole blocks of the format.
-#[derive(Clone, Copy, Debug)]
-pub struct Matrix<'a> {
-    /// Name in the file.
-    pub name: &'a str,
-    /// How elements are stored.
-    pub format: WeightFormat,
-    /// Outputs.
-    pub rows: usize,
-    /// Inputs.
-    pub columns: usize,
-    /// Elements of a stored row: more than `columns` where zeros fill the last block up.
-    pub stored_columns: usize,
-    /// Row-major storage.
-    pub bytes: &'a [u8],
-    /// Factor on every element that the stored blocks do not include: the matrix scale of NVFP4 and FP8, else 1.
-    pub scale: f32,
-    /// Further factors, on rows or blocks, of an FP8 matrix.
-    pub scales: Option<Fp8Scales<'a>>,
-}
 
 /// The tensors of an open model. All shapes have been checked against the architecture.
 #[derive(Debug)]
@@ -104,79 +83,51 @@ impl Entry {
     }
 }
 
-/// Storage that does not fit its own description.
-#[derive(Debug, thiserror::Error)]
-pub enum MatrixError {
-    /// The bytes are not those of the shape.
-    #[error(transparent)]
-    Shape(#[from] ShapeMismatch),
-    /// The scales are not those of the matrix.
-    #[error(transparent)]
-    Scales(#[from] ScalesMismatch),
-}
-
-impl<'a> Matrix<'a> {
-    /// The matrix as kernels take it. Its columns are the stored ones.
-    ///
-    /// # Errors
-    /// When bytes or scales do not fit the shape.
-    pub fn weights(&self) -> Result<WeightMatrix<'a>, MatrixError> {
-        let weights = WeightMatrix::new(self.format, self.rows, self.stored_columns, self.bytes)?;
-        let weights = weights.with_scale(self.scale);
-        Ok(match self.scales {
-            Some(scales) => weights.with_scales(scales)?,
-            None => weights,
-        })
-    }
-}
-
 impl Tensors {
-    /// The matrix of a role. [`TensorRole::OutputHead`] is the token embedding where the two are tied.
+    /// The matrix of a role, over the bytes of the file, all scales included. Its columns are more than the tensor's where
+    /// zeros fill the last block up. [`TensorRole::OutputHead`] is the token embedding where the two are tied.
     ///
     /// # Errors
-    /// [`ModelError::NoSuchTensor`] when the model has none.
-    pub fn matrix(&self, role: TensorRole) -> Result<Matrix<'_>, ModelError> {
+    /// [`ModelError::NoSuchTensor`] when the model has none, [`ModelError::Storage`] when it is not what it is said to be.
+    pub fn matrix(&self, role: TensorRole) -> Result<WeightMatrix<'_>, ModelError> {
         let tied = || match role {
             TensorRole::OutputHead => self.entries.get(&TensorRole::TokenEmbedding),
             _ => None,
         };
         let entry = self.entries.get(&role).or_else(tied).ok_or(ModelError::NoSuchTensor { role })?;
+        self.weights(entry).map_err(|problem| ModelError::storage(&self.path, &entry.name, problem))
+    }
+
+    fn weights<'a>(&'a self, entry: &'a Entry) -> Result<WeightMatrix<'a>, String> {
         let (rows, columns) = entry.shape.rows_and_columns();
-        let name = entry.name.as_str();
-        let matrix = |format, stored_columns, bytes, scale, scales| Matrix {
-            name,
-            format,
-            rows,
-            columns,
-            stored_columns,
-            bytes,
-            scale,
-            scales,
+        let plain = |format, place| {
+            WeightMatrix::new(format, rows, columns, self.bytes(place)).map_err(|error| error.to_string())
         };
-        Ok(match &entry.storage {
-            Storage::Blocks { format, place, scale } => {
-                matrix(*format, columns, self.bytes(place), *scale, None)
-            }
+        match &entry.storage {
+            Storage::Blocks { format, place, scale } => Ok(plain(*format, place)?.with_scale(*scale)),
             Storage::Fp4(fp4) => {
-                let bytes = self.packed(fp4, rows, columns);
-                let bytes = bytes.map_err(|problem| ModelError::storage(&self.path, name, problem))?;
-                matrix(fp4.format, fp4.padded(columns), bytes, fp4.scale, None)
+                let planes = self.planes(fp4, columns);
+                fp4.check(&planes)?;
+                let matrix = WeightMatrix::of_planes(rows, planes).map_err(|error| error.to_string())?;
+                Ok(matrix.with_scale(fp4.scale))
             }
             Storage::Fp8 { codes, scales } => {
                 let (scale, scales) = scales.parts();
-                matrix(WeightFormat::F8E4M3, columns, self.bytes(codes), scale, scales)
+                let matrix = plain(WeightFormat::F8E4M3, codes)?.with_scale(scale);
+                match scales {
+                    Some(scales) => matrix.with_scales(scales).map_err(|error| error.to_string()),
+                    None => Ok(matrix),
+                }
             }
-        })
+        }
     }
 
-    /// The blocks of a matrix whose codes and scales lie apart, packed at the first call.
-    fn packed<'a>(&'a self, fp4: &'a Fp4, rows: usize, columns: usize) -> Result<&'a [u8], &'a str> {
-        let pack = || pack(fp4.format, rows, columns, self.bytes(&fp4.codes), self.bytes(&fp4.scales));
-        fp4.packed.get_or_init(pack).as_deref().map_err(String::as_str)
+    fn planes(&self, fp4: &Fp4, columns: usize) -> Fp4Planes<'_> {
+        let Fp4 { format, codes, scales, .. } = fp4;
+        Fp4Planes { format: *format, columns, codes: self.bytes(codes), scales: self.bytes(scales) }
     }
 
-    /// Packs what must be packed before it can be computed with, on several threads. Without it each matrix is packed
-    /// when it is asked for.
+    /// Checks the scales of FP4 matrices, on several threads. Without it each is checked when it is asked for.
     pub fn prepare(&self, threads: usize) {
         let fp4: Vec<(&Fp4, TensorShape)> = self
             .entries
@@ -191,9 +142,8 @@ impl Tensors {
             for _ in 0..threads.min(fp4.len()) {
                 scope.spawn(|| {
                     while let Some((fp4, shape)) = fp4.get(next.fetch_add(1, Ordering::Relaxed)) {
-                        let (rows, columns) = shape.rows_and_columns();
                         // What is wrong with it is said when the matrix is asked for.
-                        let _said_later = self.packed(fp4, rows, columns);
+                        let _said_later = fp4.check(&self.planes(fp4, shape.rows_and_columns().1));
                     }
                 });
             }
@@ -217,13 +167,10 @@ impl Tensors {
     /// [`ModelError::NoSuchTensor`] when the model has none, [`ModelError::NotFinite`] for a value that is not finite.
     pub fn vector(&self, role: TensorRole) -> Result<Vec<f32>, ModelError> {
         let entry = self.entries.get(&role).ok_or(ModelError::NoSuchTensor { role })?;
-        let matrix = self.matrix(role)?;
-        let (rows, columns) = (matrix.rows, matrix.columns);
-        let stored = matrix
-            .weights()
-            .map_err(|problem| ModelError::storage(&self.path, &entry.name, problem.to_string()))?;
+        let stored = self.matrix(role)?;
+        let (rows, columns) = entry.shape.rows_and_columns();
         let mut values = vec![0.0; rows * columns];
-        let mut padded = vec![0.0; matrix.stored_columns];
+        let mut padded = vec![0.0; stored.columns()];
         for (index, row) in values.chunks_exact_mut(columns.max(1)).enumerate() {
             stored.dequantize_row(index, &mut padded);
             row.copy_from_slice(&padded[..columns]);

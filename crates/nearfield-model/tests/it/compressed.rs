@@ -179,7 +179,7 @@ fn both_directions_of_a_matrix_scale_mean_the_same() {
         let folder = checkpoint(&config(), &query, &[]);
         let model = Model::open(folder.path()).unwrap();
         model.tensors().prepare(2);
-        let weights = model.tensors().matrix(role).unwrap().weights().unwrap();
+        let weights = model.tensors().matrix(role).unwrap();
         let mut row = vec![0.0; weights.columns()];
         weights.dequantize_row(3, &mut row);
         // Code 2 (the low half, first) is 1, code 4 is 2; both times an eighth. The rest of the block is zeros.
