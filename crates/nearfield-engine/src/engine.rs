@@ -12,7 +12,7 @@ use crate::counters::Counters;
 use crate::drafter::{MakeDrafter, SuffixDrafter};
 use crate::error::EngineError;
 use crate::options::EngineOptions;
-use crate::plan::Plan;
+use crate::plan::{Plan, WeightsHeld};
 use crate::request::Generate;
 use crate::runner::{Runner, RunnerOptions};
 use crate::scheduler::Scheduler;
@@ -64,7 +64,7 @@ impl Engine {
             kernels: options.kernels,
             cache_positions: plan.cache_positions,
         };
-        let in_memory = plan.weights_in_memory;
+        let held = plan.weights;
         let (ready, started) = mpsc::sync_channel(1);
         let account = Arc::clone(&admission);
         let speculator = Speculator::new(model.architecture(), options, make);
@@ -74,9 +74,11 @@ impl Engine {
             // However the thread ends, nobody is left waiting.
             let _closed = Closing(&account);
             let runner = Runner::new(&model, &runner_options).and_then(|mut runner| {
-                if in_memory {
-                    runner.load_weights()?;
-                }
+                match held {
+                    WeightsHeld::Memory => runner.load_weights()?,
+                    WeightsHeld::ExpertsMapped => runner.load_common_weights()?,
+                    WeightsHeld::Mapped => 0,
+                };
                 Ok(runner)
             });
             match runner {

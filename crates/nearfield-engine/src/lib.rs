@@ -41,7 +41,7 @@ pub use error::EngineError;
 pub use memory::{available as available_memory, peak as peak_memory};
 pub use nearfield_kernels::{KernelSet, KeyValueType};
 pub use options::{Drafting, EngineOptions, Speculation, WeightsPlace};
-pub use plan::Plan;
+pub use plan::{Plan, WeightBytes, WeightsHeld};
 pub use recurrent::Snapshot;
 pub use request::{Generate, MAX_ALTERNATIVES, Sampling};
 pub use runner::{Arithmetic, Chunk, DraftRow, Logits, LogitsWanted, Runner, RunnerOptions};

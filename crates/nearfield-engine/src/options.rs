@@ -31,7 +31,8 @@ pub enum Drafting {
 /// Where weights are read from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum WeightsPlace {
-    /// In memory when everything fits with an eighth of the memory to spare, else mapped.
+    /// In memory when everything fits with some to spare (an eighth, at most 2 GiB); all but routed experts, when that
+    /// does; else mapped.
     #[default]
     Automatic,
     /// Copied into memory of their own, laid out for the kernels: faster.

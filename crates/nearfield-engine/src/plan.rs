@@ -1,7 +1,7 @@
 //! The one account of memory: computed before anything is allocated, printed, then kept to.
 
 use nearfield_kernels::{GROUP, KeyValueLayout, KeyValueType, PAGE_POSITIONS};
-use nearfield_model::{Architecture, Attention, DeltaNet, Layer, Mixer, Model};
+use nearfield_model::{Architecture, Attention, DeltaNet, Layer, LayerTensor, Mixer, Model, TensorRole};
 
 use crate::cache::{ENTRY_BYTES, kept_states};
 use crate::error::EngineError;
@@ -23,13 +23,65 @@ const PROMPT_ROWS: usize = 32;
 /// Shortest context that is worth loading a model for when the default one does not fit.
 const LEAST_CONTEXT: usize = 512;
 
+/// Memory that stays free beside weights in memory of their own: an eighth, but no more than this.
+const MOST_SPARE: u64 = 2 << 30;
+
+/// Bytes of a model's tensors by how they are read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct WeightBytes {
+    /// What every token reads.
+    pub common: u64,
+    /// Routed experts, of which a token reads a few.
+    pub experts: u64,
+    /// The table of inputs for single layers, of which a token reads one row: it stays in the file.
+    pub table: u64,
+}
+
+impl WeightBytes {
+    /// Sorts the sizes of tensors.
+    pub fn of(sizes: impl Iterator<Item = (TensorRole, u64)>) -> Self {
+        sizes.fold(Self::default(), |mut sum, (role, bytes)| {
+            match role {
+                TensorRole::PerLayerEmbedding => sum.table += bytes,
+                TensorRole::Layer { part: LayerTensor::Expert { .. }, .. } => sum.experts += bytes,
+                _ => sum.common += bytes,
+            }
+            sum
+        })
+    }
+}
+
+/// Where the weights of a loaded model are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WeightsHeld {
+    /// In memory of their own, laid out for the kernels.
+    Memory,
+    /// As before, but for routed experts: those stay in the mapped file, and are asked for when a router has chosen them.
+    ExpertsMapped,
+    /// In the mapped file.
+    Mapped,
+}
+
+impl WeightsHeld {
+    /// The name that receipts and tables use.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Memory => "memory",
+            Self::ExpertsMapped => "memory, experts mapped",
+            Self::Mapped => "mapped",
+        }
+    }
+}
+
 /// What a loaded model takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Plan {
-    /// Bytes of the model's tensors.
+    /// Bytes of the model's tensors that memory must have room for.
     pub weight_bytes: u64,
-    /// Whether they are copied into memory of their own; else they stay memory-mapped.
-    pub weights_in_memory: bool,
+    /// Bytes of further tensors, which are read where they lie in the file, as far as the system has room for them.
+    pub file_bytes: u64,
+    /// Where the former are.
+    pub weights: WeightsHeld,
     /// Bytes of keys and values for one position.
     pub key_value_bytes_per_position: u64,
     /// Positions in the cache, all sequences together.
@@ -49,7 +101,7 @@ pub struct Plan {
 impl Plan {
     /// Plans a model within the options and the memory there is.
     pub(crate) fn for_model(model: &Model, options: &EngineOptions) -> Result<Self, EngineError> {
-        Self::for_architecture(model.architecture(), model.tensors().total_bytes(), options)
+        Self::for_architecture(model.architecture(), WeightBytes::of(model.tensors().sizes()), options)
     }
 
     /// As [`Engine::plan_for`](crate::Engine::plan_for), for a model that is not here but known by its sizes.
@@ -58,7 +110,7 @@ impl Plan {
     /// As there.
     pub fn for_architecture(
         architecture: &Architecture,
-        weight_bytes: u64,
+        weights: WeightBytes,
         options: &EngineOptions,
     ) -> Result<Self, EngineError> {
         let available = options.memory_bytes.or_else(memory::available).unwrap_or(u64::MAX);
@@ -72,8 +124,9 @@ impl Plan {
         }
         let wanted = options.context.unwrap_or(most.min(DEFAULT_CONTEXT));
         let mut plan = Self {
-            weight_bytes,
-            weights_in_memory: false,
+            weight_bytes: weights.common + weights.experts,
+            file_bytes: weights.table,
+            weights: WeightsHeld::Mapped,
             key_value_bytes_per_position: position_bytes(architecture, options.key_value_type),
             cache_positions: 0,
             context: wanted,
@@ -84,7 +137,19 @@ impl Plan {
         };
         plan.scratch_bytes = scratch_bytes(architecture, &plan, options.thread_count())
             + guessed_rows(options) as u64 * kept_row_bytes(architecture);
-        plan.divide(options, available)
+        let whole = plan.divide(options, available);
+        if weights.experts == 0 || matches!(&whole, Ok(plan) if plan.weights == WeightsHeld::Memory) {
+            return whole;
+        }
+        plan.weight_bytes = weights.common;
+        plan.file_bytes += weights.experts;
+        match (plan.divide(options, available), whole) {
+            (Ok(plan), _) if plan.weights == WeightsHeld::Memory => {
+                Ok(Self { weights: WeightsHeld::ExpertsMapped, ..plan })
+            }
+            (_, Ok(whole)) => Ok(whole),
+            (parts, Err(_)) => parts,
+        }
     }
 
     /// Divides what weights and scratch leave into positions.
@@ -110,17 +175,13 @@ impl Plan {
         if needed > available {
             return Err(EngineError::OutOfMemory { needed, available });
         }
-        self.weights_in_memory = match options.weights {
+        let in_memory = match options.weights {
             WeightsPlace::Memory => true,
             WeightsPlace::Mapped => false,
-            WeightsPlace::Automatic => needed <= available - available / 8,
+            WeightsPlace::Automatic => needed <= available - (available / 8).min(MOST_SPARE),
         };
+        self.weights = if in_memory { WeightsHeld::Memory } else { WeightsHeld::Mapped };
         Ok(self)
-    }
-
-    /// Where weights are read from, in a word: "memory" or "mapped".
-    pub fn weights_from(&self) -> &'static str {
-        if self.weights_in_memory { "memory" } else { "mapped" }
     }
 
     /// Bytes of the whole cache of keys and values.
@@ -128,7 +189,7 @@ impl Plan {
         self.key_value_bytes_per_position.saturating_mul(self.cache_positions as u64)
     }
 
-    /// Everything together.
+    /// Everything together but what stays in the file.
     pub fn total_bytes(&self) -> u64 {
         self.weight_bytes.saturating_add(self.cache_bytes()).saturating_add(self.scratch_bytes)
     }
@@ -246,7 +307,7 @@ impl std::fmt::Display for Plan {
             "weights {:.0} MiB ({}), cache {:.0} MiB ({} positions, {:.1} KiB each), scratch {:.0} MiB: {:.0} MiB in \
              all; {} requests at once, context {}",
             mib(self.weight_bytes),
-            if self.weights_in_memory { "in memory" } else { self.weights_from() },
+            self.weights.name(),
             mib(self.cache_bytes()),
             self.cache_positions,
             self.key_value_bytes_per_position as f64 / 1024.0,

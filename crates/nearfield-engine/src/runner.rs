@@ -142,6 +142,7 @@ impl<'m> Runner<'m> {
         Ok(Self {
             model,
             graph: Graph {
+                model,
                 architecture,
                 weights: Weights::new(model)?,
                 compute: Compute::new(set, options.arithmetic, pool),
@@ -160,9 +161,22 @@ impl<'m> Runner<'m> {
     /// # Errors
     /// When the system has not the memory; the runner goes on with the mapped weights then.
     pub fn load_weights(&mut self) -> Result<usize, EngineError> {
+        self.load(true)
+    }
+
+    /// As [`Runner::load_weights`], but routed experts stay mapped: the system is asked for those that a router has
+    /// chosen before they are read.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn load_common_weights(&mut self) -> Result<usize, EngineError> {
+        self.load(false)
+    }
+
+    fn load(&mut self, experts: bool) -> Result<usize, EngineError> {
         let model = self.model;
         let Graph { weights, compute, .. } = &mut self.graph;
-        Ok(weights.pack(compute.pool_mut(), &mut || model.release_pages())?)
+        Ok(weights.pack(compute.pool_mut(), experts, &mut || model.release_pages())?)
     }
 
     /// The kernel set in use.

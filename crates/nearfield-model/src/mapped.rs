@@ -51,6 +51,22 @@ impl MappedFile {
     }
 }
 
+impl MappedFile {
+    /// Asks the system to read some of the file's bytes ahead; `false` if these are not the file's.
+    pub(crate) fn will_need(&self, bytes: &[u8]) -> bool {
+        let (start, all) = (bytes.as_ptr().addr(), self.as_ptr_range());
+        if start < all.start.addr() || start + bytes.len() > all.end.addr() {
+            return false;
+        }
+        #[cfg(unix)]
+        if let Storage::Mapped(map) = &self.0 {
+            // A refusal only means that the bytes are read when they are used.
+            let _ = map.advise_range(memmap2::Advice::WillNeed, start - all.start.addr(), bytes.len());
+        }
+        true
+    }
+}
+
 impl From<Vec<u8>> for MappedFile {
     fn from(bytes: Vec<u8>) -> Self {
         Self(Storage::Owned(bytes))

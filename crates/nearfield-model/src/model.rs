@@ -99,6 +99,11 @@ impl Model {
         self.tensors.release_pages();
     }
 
+    /// Asks the system to read bytes of the model's files ahead. Others are left alone.
+    pub fn will_need(&self, bytes: &[u8]) {
+        self.tensors.will_need(bytes);
+    }
+
     /// The metadata of a GGUF file; `None` for a folder.
     pub fn metadata(&self) -> Option<Metadata<'_>> {
         self.tensors.gguf().map(Gguf::metadata)

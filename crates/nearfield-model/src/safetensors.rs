@@ -45,6 +45,11 @@ impl Checkpoint {
         self.shards.iter().for_each(MappedFile::release_pages);
     }
 
+    /// See [`crate::Model::will_need`].
+    pub(crate) fn will_need(&self, bytes: &[u8]) {
+        self.shards.iter().any(|file| file.will_need(bytes));
+    }
+
     /// Opens the checkpoint in a folder: `model.safetensors`, or the shards that its index names.
     pub(crate) fn open(folder: &Path) -> Result<Self, ModelError> {
         let single = folder.join(SINGLE);

@@ -121,6 +121,7 @@ impl Graph<'_> {
             .map(|row| Chunk { sequence: &mut *row.sequence, tokens: &[], logits: LogitsWanted::All })
             .collect();
         let mut step = Step {
+            model: self.model,
             architecture: self.architecture,
             compute: &mut self.compute,
             ropes: &self.ropes,

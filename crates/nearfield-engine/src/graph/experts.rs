@@ -1,7 +1,7 @@
 //! Routed experts: each token goes through the few that a router chooses. Tokens are grouped by expert, so that an
 //! expert's weights are read once a step, and those of experts that nobody chose are not read at all.
 
-use nearfield_kernels::{Chosen, add_scaled, choose_experts};
+use nearfield_kernels::{Chosen, WeightMatrix, add_scaled, choose_experts};
 use nearfield_model::Experts;
 
 use super::Step;
@@ -45,6 +45,9 @@ impl Step<'_> {
         let hidden = self.architecture.hidden_size;
         let pairs = self.choose(shape, weights);
         let groups = groups_of(&pairs);
+        // Those that stayed in the file are asked for all at once, long before the last is used.
+        let chosen = groups.iter().flat_map(|group| &weights.matrices[group.expert]);
+        chosen.flat_map(WeightMatrix::file_parts).for_each(|bytes| self.model.will_need(bytes));
         let super::Buffers { normed, stream, experts, .. } = &mut *self.buffers;
         let count = normed.len() / hidden;
         let Buffers { input, gathered, gate, up, outputs, sum, .. } = experts;

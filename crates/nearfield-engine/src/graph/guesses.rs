@@ -144,6 +144,7 @@ impl Graph<'_> {
         let rows = Rows::new(vec![span]);
         let mut chunk = [Chunk { sequence, tokens: &[], logits: LogitsWanted::None }];
         let mut step = Step {
+            model: self.model,
             architecture: self.architecture,
             compute: &mut self.compute,
             ropes: &self.ropes,

@@ -11,7 +11,7 @@ mod feed_forward;
 mod guesses;
 mod per_layer;
 
-use nearfield_model::{Architecture, Layer};
+use nearfield_model::{Architecture, Layer, Model};
 
 use crate::cache::Cache;
 use crate::compute::{Compute, Place, Span, fit};
@@ -79,6 +79,7 @@ impl Buffers {
 
 /// A model ready to compute: everything but the cache.
 pub(crate) struct Graph<'m> {
+    pub(crate) model: &'m Model,
     pub(crate) architecture: &'m Architecture,
     pub(crate) weights: Weights<'m>,
     pub(crate) compute: Compute,
@@ -216,6 +217,7 @@ impl Graph<'_> {
             return;
         };
         let mut step = Step {
+            model: self.model,
             architecture: self.architecture,
             compute: &mut self.compute,
             ropes: &self.ropes,
@@ -244,6 +246,7 @@ impl Graph<'_> {
 
 /// What the blocks of a layer work with.
 struct Step<'a> {
+    model: &'a Model,
     architecture: &'a Architecture,
     compute: &'a mut Compute,
     ropes: &'a [RopeTable],

@@ -74,3 +74,32 @@ fn a_context_that_nobody_asked_for_gives_way() {
     let asked = EngineOptions { context: Some(8192), ..options() };
     assert!(matches!(model.divide(&asked, 1000 + 100 * page), Err(EngineError::OutOfMemory { .. })));
 }
+
+#[test]
+fn experts_stay_in_the_file_where_memory_is_short() {
+    let architecture = model().architecture().clone();
+    let weights = WeightBytes { common: 100 << 20, experts: 900 << 20, table: 50 << 20 };
+    let within = |memory_bytes: u64, place| {
+        let options = EngineOptions {
+            memory_bytes: Some(memory_bytes),
+            weights: place,
+            slots: 1,
+            ..EngineOptions::default()
+        };
+        Plan::for_architecture(&architecture, weights, &options)
+    };
+    let roomy = within(2 << 30, WeightsPlace::Automatic).unwrap();
+    assert_eq!((roomy.weights, roomy.weight_bytes), (WeightsHeld::Memory, 1000 << 20));
+    assert_eq!(roomy.file_bytes, 50 << 20, "a table of rows for single tokens is never copied");
+    for bytes in [1060 << 20, 400 << 20] {
+        let short = within(bytes, WeightsPlace::Automatic).unwrap();
+        assert_eq!((short.weights, short.weight_bytes), (WeightsHeld::ExpertsMapped, 100 << 20), "{bytes}");
+        assert_eq!(short.file_bytes, 950 << 20);
+        assert!(short.total_bytes() <= bytes);
+    }
+    let mapped = within(2 << 30, WeightsPlace::Mapped).unwrap();
+    assert_eq!((mapped.weights, mapped.weight_bytes), (WeightsHeld::Mapped, 1000 << 20));
+    let mapped = within(400 << 20, WeightsPlace::Mapped).unwrap();
+    assert_eq!((mapped.weights, mapped.weight_bytes), (WeightsHeld::Mapped, 100 << 20));
+    assert!(matches!(within(90 << 20, WeightsPlace::Automatic), Err(EngineError::OutOfMemory { .. })));
+}

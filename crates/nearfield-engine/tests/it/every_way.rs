@@ -33,11 +33,22 @@ struct Proof {
     heads_compared: usize,
     threads: BTreeSet<usize>,
     kernels: BTreeSet<&'static str>,
+    runners: usize,
+    /// Where weights were, and whether any of them were copied.
+    places: BTreeSet<(&'static str, bool)>,
 }
 
 impl Proof {
+    /// A runner whose weights are where those of the last three were not.
     fn runner<'m>(&mut self, case: &'m Case, options: &RunnerOptions) -> Runner<'m> {
         let mut runner = Runner::new(&case.model, options).unwrap();
+        self.runners += 1;
+        let (place, copied) = match self.runners % 3 {
+            0 => ("mapped", 0),
+            1 => ("memory", runner.load_weights().unwrap()),
+            _ => ("experts mapped", runner.load_common_weights().unwrap()),
+        };
+        self.places.insert((place, copied > 0));
         runner.follow_with_draft(true);
         self.threads.insert(options.threads);
         self.kernels.insert(runner.kernels().name());
@@ -61,6 +72,8 @@ impl Proof {
         assert!(self.hit_tokens > 0, "{self:?}");
         assert!(self.evicted_blocks > 0, "{self:?}");
         assert!(self.drafts_right > 0 && self.drafts_wrong > 0, "{self:?}");
+        let places = [("experts mapped", true), ("mapped", false), ("memory", true)];
+        assert_eq!(self.places, BTreeSet::from(places));
         assert_eq!(self.threads, BTreeSet::from([1, 2, 3]));
         assert_eq!(&self.kernels, kernels);
     }

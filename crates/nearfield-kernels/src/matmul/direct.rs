@@ -144,16 +144,13 @@ unsafe fn tiles<S: Simd, E: Elements, const T: usize, const P: usize>(
         // Tiles that go together lie in the same panel, or neither in one.
         // SAFETY: the sources are good for whole rows; outputs are the caller's promise.
         unsafe {
-            match PanelDwords::new(weights.place(first_row)) {
-                Some(one) => {
-                    let sources =
-                        std::array::from_fn(|p| PanelDwords::new(weights.place(first_of(p))).unwrap_or(one));
-                    tile::<S, E, _, T, P>(weights, &sources, &activations, first_row, rows.end, output);
-                }
-                None => {
-                    let sources: [_; P] = std::array::from_fn(|p| FileDwords::new(weights, first_of(p)));
-                    tile::<S, E, _, T, P>(weights, &sources, &activations, first_row, rows.end, output);
-                }
+            if let Some(one) = PanelDwords::new(weights.place(first_row)) {
+                let sources =
+                    std::array::from_fn(|p| PanelDwords::new(weights.place(first_of(p))).unwrap_or(one));
+                tile::<S, E, _, T, P>(weights, &sources, &activations, first_row, rows.end, output);
+            } else {
+                let sources: [_; P] = std::array::from_fn(|p| FileDwords::new(weights, first_of(p)));
+                tile::<S, E, _, T, P>(weights, &sources, &activations, first_row, rows.end, output);
             }
         }
     }

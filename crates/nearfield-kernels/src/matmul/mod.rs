@@ -68,7 +68,7 @@ impl<'a> Output<'a> {
     ///
     /// # Panics
     /// If there is no such row.
-    fn from_row(&self, row: usize) -> Self {
+    fn after_row(&self, row: usize) -> Self {
         assert!(row < self.length);
         // SAFETY: checked.
         let pointer = unsafe { self.pointer.add(row) };
@@ -204,7 +204,7 @@ unsafe fn apart(
         weights.put_together(first, count, &mut blocks);
         let part = weights.of_blocks(count, &blocks);
         // SAFETY: the caller's promise; these are its rows from `first` on.
-        unsafe { matmul(set, &part, activations, 0..count, &output.from_row(first), scratch) };
+        unsafe { matmul(set, &part, activations, 0..count, &output.after_row(first), scratch) };
     }
     scratch.blocks = blocks;
 }

@@ -44,6 +44,11 @@ impl Gguf {
         self.parts.iter().for_each(MappedFile::release_pages);
     }
 
+    /// See [`crate::Model::will_need`].
+    pub(crate) fn will_need(&self, bytes: &[u8]) {
+        self.parts.iter().any(|file| file.will_need(bytes));
+    }
+
     /// Maps and checks a file. For a split model `path` may be any of its parts; the others are found beside it.
     pub fn open(path: &Path) -> Result<Self, ModelError> {
         split::open(path)

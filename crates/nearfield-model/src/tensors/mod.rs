@@ -211,6 +211,14 @@ impl Tensors {
         }
     }
 
+    /// See [`crate::Model::will_need`].
+    pub(crate) fn will_need(&self, bytes: &[u8]) {
+        match &self.source {
+            Source::Gguf(file) => file.will_need(bytes),
+            Source::Checkpoint(checkpoint) => checkpoint.will_need(bytes),
+        }
+    }
+
     /// Bytes of all tensors that the model uses; a tied head counts once.
     pub fn total_bytes(&self) -> u64 {
         self.entries.values().map(Entry::bytes).sum()

@@ -198,7 +198,7 @@ impl BenchCommand {
                 "limits": limits.map(Limits::json),
                 "plan_bytes": engine.plan().total_bytes(),
                 "peak_bytes": peak_memory(),
-                "weights": engine.plan().weights_from(),
+                "weights": engine.plan().weights.name(),
             }));
         }
         stdout.line(&format!("{model}: {threads} threads, {kernels}, kv {kv}, {arithmetic} arithmetic"))?;

@@ -8,7 +8,8 @@ use std::path::Path;
 use anyhow::{Result, bail};
 use clap::Args;
 use nearfield_engine::{
-    DECODE_SHARE, DecodeReads, EngineError, EngineOptions, Plan, available_memory, memory_bandwidth,
+    DECODE_SHARE, DecodeReads, EngineError, EngineOptions, Plan, WeightBytes, WeightsHeld, available_memory,
+    memory_bandwidth,
 };
 use nearfield_hub::{CatalogueEntry, Hub, HubError, format_bytes};
 use nearfield_model::{Architecture, LineUpModel, Model};
@@ -68,7 +69,7 @@ struct Known {
     /// Whether its files are on this machine.
     here: bool,
     architecture: Architecture,
-    weight_bytes: u64,
+    weights: WeightBytes,
     reads: DecodeReads,
 }
 
@@ -127,7 +128,7 @@ fn known(hub: &Hub, name: &str, options: &EngineOptions) -> Result<Known> {
             name: installed.name,
             here: true,
             architecture: model.architecture().clone(),
-            weight_bytes: model.tensors().total_bytes(),
+            weights: WeightBytes::of(model.tensors().sizes()),
             reads: DecodeReads::for_model(&model, options.key_value_type),
         });
     }
@@ -147,13 +148,19 @@ fn from_catalogue(entry: &CatalogueEntry, options: &EngineOptions) -> Result<Kno
     };
     let architecture = Architecture::from_config(Path::new("the catalogue"), &sizes.config)?;
     let reads = DecodeReads::new(&architecture, sizes.decode_bytes, options.key_value_type);
-    Ok(Known { name, here: false, architecture, weight_bytes: sizes.weight_bytes, reads })
+    Ok(Known {
+        name,
+        here: false,
+        architecture,
+        weights: WeightBytes { common: sizes.weight_bytes, ..WeightBytes::default() },
+        reads,
+    })
 }
 
 /// The plan, and whether it fits. What does not fit is planned as if there were room, so that all figures can be shown.
 fn plan(known: &Known, options: &EngineOptions) -> Result<(Plan, bool), EngineError> {
     let within =
-        |options: &EngineOptions| Plan::for_architecture(&known.architecture, known.weight_bytes, options);
+        |options: &EngineOptions| Plan::for_architecture(&known.architecture, known.weights, options);
     match within(options) {
         Ok(plan) => Ok((plan, true)),
         Err(EngineError::OutOfMemory { .. }) => {
@@ -187,10 +194,15 @@ impl Fit {
         let ((start, most), (end, least)) = (self.speed(0), self.speed(plan.context));
         let share = 100.0 * full as f64 / (full + reads.weight_bytes).max(1) as f64;
         let here = if self.known.here { "" } else { ", not on this machine" };
-        let place = if plan.weights_in_memory {
-            "copied into memory for the kernels"
-        } else {
-            "mapped: read where they lie in the file"
+        let place = match plan.weights {
+            WeightsHeld::Memory => "copied into memory for the kernels".to_owned(),
+            WeightsHeld::ExpertsMapped => {
+                format!(
+                    "copied into memory for the kernels; experts, {}, stay in the file",
+                    mib(plan.file_bytes)
+                )
+            }
+            WeightsHeld::Mapped => "mapped: read where they lie in the file".to_owned(),
         };
         vec![
             ("model", format!("{}{here}", self.known.name)),
@@ -235,7 +247,7 @@ impl Fit {
             "context": plan.context,
             "slots": plan.slots,
             "weights_bytes": plan.weight_bytes,
-            "weights": plan.weights_from(),
+            "weights": plan.weights.name(),
             "kv_bytes_per_token": plan.key_value_bytes_per_position,
             "kv_tokens": plan.cache_positions,
             "kv_bytes": plan.cache_bytes(),

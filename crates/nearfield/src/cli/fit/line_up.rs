@@ -3,8 +3,10 @@
 use std::path::Path;
 
 use anyhow::Result;
-use nearfield_engine::{DECODE_SHARE, DecodeReads, EngineError, EngineOptions, Plan, available_memory};
-use nearfield_model::{LineUpModel, TensorRole};
+use nearfield_engine::{
+    DECODE_SHARE, DecodeReads, EngineError, EngineOptions, Plan, WeightBytes, WeightsHeld, available_memory,
+};
+use nearfield_model::LineUpModel;
 use nearfield_quantize::synth::{SynthFormat, SynthModel, SynthOptions, sizes};
 use serde_json::{Value, json};
 
@@ -29,8 +31,6 @@ struct Entry {
     context: usize,
     fits: bool,
     plan: Plan,
-    /// Bytes of the table of which a token needs a row: it stays in the file.
-    table: u64,
     /// Tokens a second at the start and with the context full.
     speed: [f64; 2],
     reads: u64,
@@ -75,9 +75,10 @@ pub(super) fn show(
     let requests = if options.slots == 1 { "request" } else { "requests" };
     stdout.line(&format!(
         "\nFor {memory} GiB of memory read at {rate:.1} GB/s, {} {requests} at once. NEEDS is the plan: weights, cache \
-         and scratch.\nIN FILE is the table of inputs for single layers: a token needs one row,\nand the system may \
-         drop the rest; it is not in NEEDS. TOK/S is to be expected at the start, FULL with the context full, without guesses ahead.\nOnly text is \
-         computed: what the files hold for images and sound is left out.",
+         and scratch.\nIN FILE is read where it lies in the file, as far as the system has room, and is not in NEEDS: \
+         the table of inputs\nfor single layers, of which a token needs one row, and experts where memory is short (a model \
+         fits in part then,\nand its speed is the disk's). TOK/S is to be expected at the start, FULL with the context \
+         full, without guesses ahead.\nOnly text is computed: what the files hold for images and sound is left out.",
         options.slots
     ))
 }
@@ -91,9 +92,7 @@ fn entry(
     let shape = SynthModel::new(model)?;
     let format = SynthOptions { format, tables, seed: 0 };
     let sizes = sizes(&shape, &format, Path::new(file))?;
-    let is_table = |role: TensorRole| role == TensorRole::PerLayerEmbedding;
-    let table = sizes.iter().filter(|(role, _)| is_table(*role)).map(|(_, bytes)| bytes).sum();
-    let weights: u64 = sizes.iter().filter(|(role, _)| !is_table(*role)).map(|(_, bytes)| bytes).sum();
+    let weights = WeightBytes::of(sizes.iter().copied());
     let architecture = &shape.architecture;
     let (plan, fits) = match Plan::for_architecture(architecture, weights, options) {
         Ok(plan) => (plan, true),
@@ -112,7 +111,6 @@ fn entry(
         context: plan.context,
         fits,
         plan,
-        table,
         speed,
         reads: reads.weight_bytes + reads.state_bytes,
         not_computed: model.not_computed(),
@@ -141,35 +139,51 @@ fn table(entries: &[Entry]) -> Table {
             entry.model.to_owned(),
             entry.format.to_owned(),
             entry.context.to_string(),
-            if entry.fits { "yes" } else { "no" }.to_owned(),
+            match (entry.fits, entry.in_part()) {
+                (true, true) => "in part",
+                (true, false) => "yes",
+                (false, _) => "no",
+            }
+            .to_owned(),
             gib(plan.total_bytes()),
             gib(plan.weight_bytes),
             gib(plan.cache_bytes()),
             gib(plan.scratch_bytes),
-            if entry.table > 0 { gib(entry.table) } else { String::new() },
+            if plan.file_bytes > 0 { gib(plan.file_bytes) } else { String::new() },
             gib(entry.reads),
-            speed(entry.speed[0]),
-            speed(entry.speed[1]),
+            entry.speeds()[0].map_or_else(String::new, speed),
+            entry.speeds()[1].map_or_else(String::new, speed),
         ]);
     }
     table
 }
 
 impl Entry {
+    /// Whether memory has room for all but the experts.
+    fn in_part(&self) -> bool {
+        self.plan.weights == WeightsHeld::ExpertsMapped
+    }
+
+    /// Tokens a second with an empty and with a full context, where memory alone decides.
+    fn speeds(&self) -> [Option<f64>; 2] {
+        self.speed.map(|speed| (!self.in_part()).then_some(speed))
+    }
+
     fn json(&self) -> Value {
         json!({
             "model": self.model,
             "format": self.format,
             "context": self.context,
             "fits": self.fits,
+            "experts_in_file": self.in_part(),
             "total_bytes": self.plan.total_bytes(),
             "weights_bytes": self.plan.weight_bytes,
             "kv_bytes": self.plan.cache_bytes(),
             "scratch_bytes": self.plan.scratch_bytes,
-            "left_in_file_bytes": self.table,
+            "left_in_file_bytes": self.plan.file_bytes,
             "token_reads_bytes": self.reads,
-            "tokens_per_second": self.speed[0],
-            "tokens_per_second_full_context": self.speed[1],
+            "tokens_per_second": self.speeds()[0],
+            "tokens_per_second_full_context": self.speeds()[1],
             "not_computed": self.not_computed,
         })
     }
