@@ -139,6 +139,7 @@ impl<'m> Runner<'m> {
         let architecture = model.architecture();
         let pool = ThreadPool::new(options.threads)?;
         model.tensors().prepare(options.threads);
+        model.release_pages();
         Ok(Self {
             model,
             graph: Graph {

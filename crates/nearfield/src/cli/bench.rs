@@ -125,7 +125,10 @@ impl BenchCommand {
         let engine = Engine::start(Arc::clone(&model), &options)?;
         let bench = Bench { engine: &engine, command: &self, vocabulary: vocabulary(&model) };
         app.note(&format!("{}: {}", installed.name, engine.plan()));
-        bench.measure(0, WARM_UP.0.min(self.prompt_tokens), WARM_UP.1.min(generate))?;
+        let (most_prompt, most_answer) = if self.limits { (usize::MAX, WARM_UP.1) } else { WARM_UP };
+        bench.measure(0, most_prompt.min(self.prompt_tokens), most_answer.min(generate))?;
+        // What the probe reads is not the engine's.
+        let peak_before = self.limits.then(peak_memory);
         let mut limits = self.limits.then(|| Limits::new(&model, &engine, &options)).transpose()?;
         let mut runs = Vec::with_capacity(self.runs.get());
         for number in 1..=self.runs.get() {
@@ -136,7 +139,8 @@ impl BenchCommand {
             }
             runs.push(run);
         }
-        self.print(&installed.name, &engine, (&options, limits.as_ref()), generate, &runs)
+        let peak = peak_before.unwrap_or_else(peak_memory);
+        self.print(&installed.name, &engine, (&options, limits.as_ref()), (generate, peak), &runs)
     }
 
     fn run_edit(
@@ -170,7 +174,7 @@ impl BenchCommand {
         model: &str,
         engine: &Engine,
         (options, limits): (&EngineOptions, Option<&Limits>),
-        generate: usize,
+        (generate, peak): (usize, Option<u64>),
         runs: &[Run],
     ) -> Result<()> {
         let all = |of: fn(&Run) -> f64| Spread::new(runs.iter().map(of).collect());
@@ -197,7 +201,7 @@ impl BenchCommand {
                 "batch": self.batch,
                 "limits": limits.map(Limits::json),
                 "plan_bytes": engine.plan().total_bytes(),
-                "peak_bytes": peak_memory(),
+                "peak_bytes": peak,
                 "weights": engine.plan().weights.name(),
             }));
         }
