@@ -53,6 +53,11 @@ impl BaseUrl {
     }
 }
 
+/// Whether an address leads to this machine; what is no address does not.
+pub fn is_loopback_url(text: &str) -> bool {
+    Url::parse(text.trim()).is_ok_and(|url| url.host().is_some_and(|host| is_loopback(&host)))
+}
+
 fn is_loopback(host: &Host<&str>) -> bool {
     match host {
         Host::Domain(name) => name.trim_end_matches('.').eq_ignore_ascii_case("localhost"),

@@ -1,10 +1,11 @@
 //! The HTTP client: trust, proxies, connections, and what its errors mean.
 
 use std::error::Error as _;
+use std::path::Path;
 use std::time::Duration;
 
 use nearfield_api::{Error, ErrorKind, sabotage};
-use reqwest::{Certificate, Client, Proxy, redirect};
+use reqwest::{Certificate, Client, ClientBuilder, Proxy, redirect};
 
 use crate::ProviderError;
 use crate::connection::Connection;
@@ -38,6 +39,9 @@ pub(crate) fn build(options: &Connection, loopback: bool) -> Result<Client, Prov
         })?;
         builder = builder.proxy(proxy);
     }
+    if let Some(socket) = &options.socket {
+        builder = through(builder, options, socket)?;
+    }
     if options.certificates.is_some() {
         builder = builder.tls_certs_only(certificates(options)?);
     }
@@ -52,6 +56,29 @@ fn redirects() -> redirect::Policy {
         return redirect::Policy::limited(2);
     }
     redirect::Policy::none()
+}
+
+/// Has every connection go through a Unix socket.
+fn through(
+    builder: ClientBuilder,
+    options: &Connection,
+    socket: &Path,
+) -> Result<ClientBuilder, ProviderError> {
+    let wrong = |reason: &str| ProviderError::Setting {
+        backend: options.name.clone(),
+        setting: "socket",
+        reason: reason.to_owned(),
+    };
+    if options.proxy.is_some() {
+        return Err(wrong("takes the place of the network, so it cannot stand beside `proxy`; remove one"));
+    }
+    #[cfg(unix)]
+    return Ok(builder.unix_socket(socket));
+    #[cfg(not(unix))]
+    {
+        let _ = (builder, socket);
+        Err(wrong("cannot be used on this system, which has no Unix sockets"))
+    }
 }
 
 /// The authorities of the configured PEM file.

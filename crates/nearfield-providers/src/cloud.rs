@@ -32,7 +32,8 @@ const LARGEST_LIST: usize = 8 * 1024 * 1024;
 /// that nothing was produced and another backend may be tried. Nothing is sent twice, except that a connection which
 /// does not come about is tried once more; to try elsewhere is the caller's matter.
 ///
-/// Its locality is always [`Locality::Cloud`], also for an address of this machine: where that leads is not known.
+/// Its locality is [`Locality::Cloud`], also for an address of this machine, since where that leads is not known. Only
+/// one behind a Unix socket counts as this machine.
 #[derive(Debug)]
 pub struct Cloud {
     upstream: Arc<Upstream>,
@@ -188,7 +189,7 @@ impl Backend for Cloud {
     }
 
     fn locality(&self) -> Locality {
-        Locality::Cloud
+        if self.upstream.by_socket { Locality::Local } else { Locality::Cloud }
     }
 
     /// The configured models, or the backend's own list, which is kept for a minute.

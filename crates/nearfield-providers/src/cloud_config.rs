@@ -178,6 +178,7 @@ impl CloudConfig {
             certificates: self.certificates.as_ref().map(|path| folder.join(path)),
             allow_plaintext: self.allow_plaintext,
             proxy: self.proxy.clone(),
+            socket: None,
             timeouts: self.timeouts(),
         };
         let labels = match (self.labels, &self.label_key) {

@@ -44,6 +44,8 @@ pub struct OpenAiCompatibleConfig {
     pub allow_plaintext: bool,
     /// A proxy to go through; the environment's are ignored.
     pub proxy: Option<String>,
+    /// The Unix socket of a server on this machine, in place of the network. Such a backend counts as this machine.
+    pub socket: Option<PathBuf>,
     /// See [`Timeouts::connect`].
     pub connect_timeout_seconds: Option<u64>,
     /// See [`Timeouts::first_byte`].
@@ -93,6 +95,7 @@ impl OpenAiCompatibleConfig {
             certificates: self.certificates.as_ref().map(|path| folder.join(path)),
             allow_plaintext: self.allow_plaintext,
             proxy: self.proxy.clone(),
+            socket: self.socket.as_ref().map(|path| folder.join(path)),
             timeouts: Timeouts {
                 connect: seconds(self.connect_timeout_seconds, otherwise.connect),
                 first_byte: seconds(self.first_byte_timeout_seconds, otherwise.first_byte),

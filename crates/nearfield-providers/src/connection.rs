@@ -14,5 +14,7 @@ pub(crate) struct Connection {
     pub(crate) certificates: Option<PathBuf>,
     pub(crate) allow_plaintext: bool,
     pub(crate) proxy: Option<String>,
+    /// A Unix socket in place of the network.
+    pub(crate) socket: Option<PathBuf>,
     pub(crate) timeouts: Timeouts,
 }

@@ -31,6 +31,7 @@ mod secret;
 mod sigv4;
 mod upstream;
 
+pub use base_url::is_loopback_url;
 pub use cloud::Cloud;
 pub use cloud_config::{Api, CloudConfig, CloudKind, LabelChoice};
 pub use config::{MaxTokens, OpenAiCompatibleConfig};

@@ -30,6 +30,7 @@ impl OpenAiCompatible {
             certificates: options.certificates,
             allow_plaintext: options.allow_plaintext,
             proxy: options.proxy,
+            socket: options.socket,
             timeouts: options.timeouts,
         };
         Cloud::new(CloudParts {

@@ -54,6 +54,8 @@ pub struct OpenAiCompatibleOptions {
     pub allow_plaintext: bool,
     /// A proxy to go through; the environment's are ignored.
     pub proxy: Option<String>,
+    /// A Unix socket through which every connection goes, in place of the network; `base_url` then only says the path.
+    pub socket: Option<PathBuf>,
     /// How long to wait for what.
     pub timeouts: Timeouts,
 }
@@ -71,6 +73,7 @@ impl OpenAiCompatibleOptions {
             certificates: None,
             allow_plaintext: false,
             proxy: None,
+            socket: None,
             timeouts: Timeouts::default(),
         }
     }

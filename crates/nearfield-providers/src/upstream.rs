@@ -24,6 +24,8 @@ const PAUSE: Duration = Duration::from_millis(100);
 pub(crate) struct Upstream {
     pub(crate) name: String,
     pub(crate) timeouts: Timeouts,
+    /// Whether a Unix socket leads there.
+    pub(crate) by_socket: bool,
     base_url: BaseUrl,
     auth: Auth,
     client: Client,
@@ -42,7 +44,14 @@ impl Upstream {
         let base_url = BaseUrl::parse(&connection.base_url, connection.allow_plaintext)
             .map_err(|reason| ProviderError::BaseUrl { backend: name.clone(), reason })?;
         let client = client::build(connection, base_url.is_loopback())?;
-        Ok(Self { name, timeouts: connection.timeouts, base_url, auth: connection.auth.clone(), client })
+        Ok(Self {
+            name,
+            timeouts: connection.timeouts,
+            by_socket: connection.socket.is_some(),
+            base_url,
+            auth: connection.auth.clone(),
+            client,
+        })
     }
 
     /// Posts a JSON body and returns the reply when its status is 200. The headers are these, those that show who

@@ -8,6 +8,7 @@ mod account;
 mod attempt;
 mod circuits;
 mod domains;
+mod network;
 mod opening;
 mod pricing;
 mod receipt;
@@ -24,7 +25,7 @@ use nearfield_api::openai::ModelEntry;
 use nearfield_api::{Backend, Error, ErrorKind, EventStream, Locality, ModelInfo, Request};
 use nearfield_privacy::{DataClass, HashKey};
 use nearfield_router::attempts::Resilience;
-use nearfield_router::rules::{Claim, Rules, RulesError};
+use nearfield_router::rules::{Claim, Connectivity, Rules, RulesError};
 use nearfield_router::{
     BackendFacts, Decision, Policy, PolicyError, PolicyMode, RequestFacts, decide, permitted,
 };
@@ -34,6 +35,7 @@ use tokio::time::{Instant, timeout};
 use attempt::Course;
 use circuits::Circuits;
 pub use domains::{CacheDomains, KeyInTwoDomains};
+pub use network::Network;
 pub(crate) use opening::{Gate, Whole, size as event_bytes};
 use pricing::Pricing;
 pub use receipt::{Receipt, ReceiptCounterfactual, ReceiptFields};
@@ -139,6 +141,7 @@ pub struct Gateway {
     cache_domains: CacheDomains,
     resilience: Resilience,
     circuits: Arc<Circuits>,
+    network: Network,
     /// Seconds since 1970 at which this gateway was made; models are listed with it.
     created: u64,
 }
@@ -166,6 +169,7 @@ impl Gateway {
             cache_domains,
             resilience,
             circuits,
+            network: Network::default(),
             created,
         })
     }
@@ -197,6 +201,12 @@ impl Gateway {
         // What may follow what inside the candidate set; which candidates there are is for the rules.
         self.policy = Policy { mode: PolicyMode::PreferLocal, cloud: Vec::new() };
         Ok(self)
+    }
+
+    /// Looks at the network from now on: while there is none, no request is tried elsewhere.
+    pub fn with_network(mut self, network: Network) -> Self {
+        self.network = network;
+        self
     }
 
     /// Puts other rules in force. Running attempts finish under theirs; no new one starts that these deny.
@@ -274,7 +284,17 @@ impl Gateway {
             }
         };
         let Decision { mut candidates, reason, policy_hash } = decision;
-        candidates.retain(|name| self.claimed(caller, name));
+        let offline = self.network.connectivity() == Connectivity::Offline;
+        if offline && candidates.iter().all(|name| self.is_cloud(name)) {
+            let row = self.admit(caller, &request, format!("{reason}: no network"), policy_hash)?;
+            let id = row.id().to_owned();
+            let message =
+                "there is no network, and the policy allows no backend of this machine for this request";
+            let error = Error::new(ErrorKind::Upstream, message).with_code("offline");
+            row.finish(None, End::bare(error.kind.into()));
+            return Err(Unanswered { id: Some(id), error });
+        }
+        candidates.retain(|name| !(offline && self.is_cloud(name)) && self.claimed(caller, name));
         if candidates.is_empty() {
             let row = self.admit(caller, &request, format!("{reason}: refused"), policy_hash)?;
             let id = row.id().to_owned();
@@ -296,8 +316,12 @@ impl Gateway {
     fn claimed(&self, caller: &Caller, name: &str) -> bool {
         let claim = &caller.claim;
         let here = claim.local_only || claim.class.is_some_and(|class| class >= DataClass::Personal);
-        let cloud = self.facts.iter().any(|facts| facts.name == name && facts.locality == Locality::Cloud);
-        claim.backends.as_ref().is_none_or(|names| names.iter().any(|own| own == name)) && !(here && cloud)
+        claim.backends.as_ref().is_none_or(|names| names.iter().any(|own| own == name))
+            && !(here && self.is_cloud(name))
+    }
+
+    fn is_cloud(&self, name: &str) -> bool {
+        self.facts.iter().any(|facts| facts.name == name && facts.locality == Locality::Cloud)
     }
 
     async fn decide_by_rules(
@@ -307,7 +331,7 @@ impl Gateway {
         mut request: Request,
         gate: Gate,
     ) -> Result<Answer, Unanswered> {
-        let admitted: Admitted = ruled.admit(caller, &mut request, &self.facts);
+        let admitted: Admitted = ruled.admit(caller, &mut request, &self.facts, self.network.connectivity());
         let reason = admitted.reason();
         let row = self.admit(caller, &request, reason.clone(), admitted.hash())?;
         let id = row.id().to_owned();
@@ -346,8 +370,10 @@ impl Gateway {
     /// # Errors
     /// No backend could list its models.
     pub async fn models(&self) -> Result<Vec<ModelEntry>, Error> {
-        let lists =
-            join_all(permitted(&self.policy, &self.facts).into_iter().map(|facts| self.list(facts))).await;
+        let offline = self.network.connectivity() == Connectivity::Offline;
+        let mut asked = permitted(&self.policy, &self.facts);
+        asked.retain(|facts| !(offline && facts.locality == Locality::Cloud));
+        let lists = join_all(asked.into_iter().map(|facts| self.list(facts))).await;
         let mut failure = None;
         let mut listed = false;
         let mut seen = HashSet::new();

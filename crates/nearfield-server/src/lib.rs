@@ -6,4 +6,5 @@ pub mod keys;
 pub mod limits;
 pub mod local;
 mod metrics;
+pub mod offline;
 pub mod tls;

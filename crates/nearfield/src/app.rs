@@ -19,11 +19,18 @@ pub(crate) struct App {
     quiet: bool,
     /// Whether more than warnings is logged, so that bars would be torn.
     logging: bool,
+    /// Whether the network is refused.
+    offline: bool,
 }
 
 impl App {
-    pub(crate) fn new(data_folder: Option<PathBuf>, quiet: bool, logging: bool) -> Result<Self, UsageError> {
-        Ok(Self { data_folder: folders::data_folder(data_folder)?, quiet, logging })
+    pub(crate) fn new(
+        data_folder: Option<PathBuf>,
+        quiet: bool,
+        logging: bool,
+        offline: bool,
+    ) -> Result<Self, UsageError> {
+        Ok(Self { data_folder: folders::data_folder(data_folder)?, quiet, logging, offline })
     }
 
     /// Where models, ledger, keys and history are.
@@ -34,6 +41,11 @@ impl App {
     /// Whether only results and errors are wanted.
     pub(crate) const fn is_quiet(&self) -> bool {
         self.quiet
+    }
+
+    /// Whether the network is refused.
+    pub(crate) const fn is_offline(&self) -> bool {
+        self.offline
     }
 
     /// The store of models.

@@ -7,12 +7,12 @@ use nearfield_api::Backend;
 use nearfield_engine::EngineOptions;
 use nearfield_hub::{Hub, HubError, Installed, PullOptions};
 use nearfield_router::PolicyMode;
-use nearfield_server::gateway::{ConfiguredBackend, Gateway, GatewayOptions};
+use nearfield_server::gateway::{ConfiguredBackend, Gateway, GatewayOptions, Network};
 use nearfield_server::local::{LocalBackend, LocalOptions, Prepared};
 use nearfield_store::Ledger;
 
 use crate::app::App;
-use crate::config::{Config, LOCAL_BACKEND, RulesFile};
+use crate::config::{BackendConfig, Config, LOCAL_BACKEND, RulesFile};
 use crate::failure::Interrupted;
 use crate::reload;
 
@@ -42,7 +42,8 @@ impl Opened {
         }
         for section in &config.backends {
             // A backend that the policy forbids is not set up: its key need not be here.
-            if config.rules.is_some() || config.policy.mode != PolicyMode::LocalOnly {
+            let here = section.is_behind_a_socket();
+            if here || config.rules.is_some() || config.policy.mode != PolicyMode::LocalOnly {
                 backends.push(ConfiguredBackend {
                     backend: section.build()?,
                     models: section.models(),
@@ -50,6 +51,11 @@ impl Opened {
                 });
             }
         }
+        let network = if app.is_offline() {
+            Network::refused()
+        } else {
+            Network::towards(config.backends.iter().filter_map(BackendConfig::first_hop))
+        };
         let rules = config.rules;
         let ledger = app.ledger().await?;
         let gateway = Gateway::new(GatewayOptions {
@@ -61,7 +67,8 @@ impl Opened {
             reference: config.reference,
             cache_domains: config.cache_domains,
         })?
-        .with_resilience(config.attempts);
+        .with_resilience(config.attempts)
+        .with_network(network);
         let gateway = match &rules {
             None => gateway,
             Some(file) => {

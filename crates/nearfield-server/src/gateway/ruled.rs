@@ -78,6 +78,7 @@ impl Ruled {
         caller: &Caller,
         request: &mut Request,
         backends: &[BackendFacts],
+        connectivity: Connectivity,
     ) -> Admitted {
         let active = self.active();
         let survey = survey_request(&active.detector, request);
@@ -87,6 +88,7 @@ impl Ruled {
             tokens: estimated_tokens(request),
             tools: !request.tools.is_empty(),
             now: Zoned::now(),
+            connectivity,
         };
         let verdict = asked.decide(&active, &survey, backends);
         Admitted { active, survey, asked, verdict }
@@ -100,6 +102,7 @@ struct Asked {
     tokens: u64,
     tools: bool,
     now: Zoned,
+    connectivity: Connectivity,
 }
 
 impl Asked {
@@ -123,7 +126,7 @@ impl Asked {
             day: Day::from_monday(u8::try_from(day).unwrap_or(0)),
             dollars_left: None,
             queued: 0,
-            connectivity: Connectivity::Online,
+            connectivity: self.connectivity,
         };
         decide_by_rules(&active.rules, backends, &facts)
     }

@@ -9,7 +9,7 @@ use nearfield_hub::Installed;
 use nearfield_model::{Text, TextError};
 use nearfield_server::local::Prepared;
 
-use super::options::{AnswerArgs, ConfigArgs, EngineArgs};
+use super::options::{AnswerArgs, ConfigArgs, EngineArgs, OfflineArgs};
 use crate::answer::{Ending, ask};
 use crate::app::App;
 use crate::chat::{Conversation, Editor, HELP, Input, Slash};
@@ -39,6 +39,9 @@ pub(crate) struct ChatCommand {
     json: bool,
 
     #[command(flatten)]
+    pub(super) offline: OfflineArgs,
+
+    #[command(flatten)]
     config: ConfigArgs,
 
     #[command(flatten)]
@@ -60,7 +63,9 @@ impl ChatCommand {
     pub(crate) async fn run(self, app: &App) -> Result<()> {
         let config = self.config.load()?;
         let hub = app.hub()?;
-        let installed = local_model(app, &config, &hub, &self.model, !self.no_pull, interrupted()).await?;
+        let installed =
+            local_model(app, &config, &hub, &self.model, !self.no_pull && !app.is_offline(), interrupted())
+                .await?;
         let mut engine = self.engine.options(&config.local);
         engine.slots = 1;
         let opened = Box::pin(Opened::new(app, config, hub, engine, true)).await?;

@@ -24,6 +24,8 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use clap::{ArgAction, Args, Parser, Subcommand};
 
+use nearfield_server::offline;
+
 use crate::app::App;
 use crate::failure;
 use crate::logging::{self, Level};
@@ -93,6 +95,16 @@ impl Command {
         }
     }
 
+    /// Whether the network is refused for the whole command.
+    const fn is_offline(&self) -> bool {
+        match self {
+            Self::Run(command) => command.offline.offline,
+            Self::Chat(command) => command.offline.offline,
+            Self::Serve(command) => command.offline.offline,
+            _ => false,
+        }
+    }
+
     async fn run(self, app: &App) -> Result<()> {
         match self {
             Self::Run(command) => Box::pin(command.run(app)).await,
@@ -127,7 +139,19 @@ fn start(cli: Cli) -> Result<()> {
     let GlobalArgs { data_dir, quiet, verbose } = cli.global;
     let level = Level::new(quiet, verbose, cli.command.usual_level());
     logging::start(level);
-    let app = App::new(data_dir, quiet, verbose > 0)?;
+    let offline = cli.command.is_offline();
+    let app = App::new(data_dir, quiet, verbose > 0, offline)?;
+    if offline {
+        // Before any other thread is there, since this binds only those that come from this one.
+        offline::deny_connections()?;
+        // A server takes its port first.
+        if !matches!(cli.command, Command::Serve(_)) {
+            offline::seal()?;
+        }
+        if !offline::ENFORCED_BY_KERNEL {
+            app.note("--offline is kept by this program alone: this system cannot enforce it");
+        }
+    }
     // The engine has threads of its own; only a server has much to do beside it.
     let all = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
     let workers = if matches!(cli.command, Command::Serve(_)) { all } else { 2 };

@@ -27,6 +27,14 @@ impl ConfigArgs {
     }
 }
 
+/// Whether the network is used at all.
+#[derive(Clone, Copy, Debug, Args)]
+pub(super) struct OfflineArgs {
+    /// Have the kernel refuse the network to this process: no cloud, no pulls; local pools by Unix socket only
+    #[arg(long)]
+    pub(super) offline: bool,
+}
+
 /// How the local engine computes. Each goes before the environment, and that before `[local]` of the configuration.
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Local engine")]

@@ -7,7 +7,7 @@ use nearfield_hub::Installed;
 use nearfield_model::TextError;
 use nearfield_server::local::Prepared;
 
-use super::options::{AnswerArgs, ConfigArgs, EngineArgs};
+use super::options::{AnswerArgs, ConfigArgs, EngineArgs, OfflineArgs};
 use crate::answer::{Answered, Ending, ask};
 use crate::app::App;
 use crate::failure::{Interrupted, UsageError};
@@ -48,6 +48,9 @@ pub(crate) struct RunCommand {
     json: bool,
 
     #[command(flatten)]
+    pub(super) offline: OfflineArgs,
+
+    #[command(flatten)]
     config: ConfigArgs,
 
     #[command(flatten)]
@@ -71,7 +74,15 @@ impl RunCommand {
         let config = self.config.load()?;
         let prompt = prompt::read(app, &self.prompt).await?;
         let hub = app.hub()?;
-        let installed = local_model(app, &config, &hub, &self.model, !self.no_pull, stop_requested()).await?;
+        let installed = local_model(
+            app,
+            &config,
+            &hub,
+            &self.model,
+            !self.no_pull && !app.is_offline(),
+            stop_requested(),
+        )
+        .await?;
         let mut engine = self.engine.options(&config.local);
         engine.slots = 1;
         let opened = Box::pin(Opened::new(app, config, hub, engine, true)).await?;

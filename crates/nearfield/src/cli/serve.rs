@@ -9,10 +9,11 @@ use clap::Args;
 use nearfield_hub::HubError;
 use nearfield_server::http::{DEFAULT_PORT, Server, ServerOptions, Shutdown};
 use nearfield_server::keys::Authenticator;
+use nearfield_server::offline;
 use nearfield_server::tls::TlsFiles;
 use serde_json::json;
 
-use super::options::{ConfigArgs, EngineArgs};
+use super::options::{ConfigArgs, EngineArgs, OfflineArgs};
 use crate::app::App;
 use crate::config::ServerSection;
 use crate::failure::UsageError;
@@ -44,6 +45,9 @@ pub(crate) struct ServeCommand {
     /// Print one JSON object with address and key file instead of lines for people
     #[arg(long)]
     json: bool,
+
+    #[command(flatten)]
+    pub(super) offline: OfflineArgs,
 
     #[command(flatten)]
     config: ConfigArgs,
@@ -92,6 +96,7 @@ const EXAMPLES: &str = "\
 Examples:
   nearfield serve
   nearfield serve --model smollm2:135m --port 9000
+  nearfield serve --offline
   nearfield serve --host 0.0.0.0 --tls-cert cert.pem --tls-key key.pem --allowed-host box.example
 
 Every request needs a key: the generated one, whose file is printed at the start, or one of `nearfield keys add`. \
@@ -117,6 +122,10 @@ impl ServeCommand {
         let shutdown = Shutdown::new();
         shutdown.on_signals().context("cannot listen for signals")?;
         let server = Server::bind(options).await?;
+        if app.is_offline() {
+            // The port is taken, which needs a socket; nothing after this does.
+            offline::seal()?;
+        }
         let policy = match &config.rules {
             None => config.policy.mode.to_string(),
             Some(file) => format!("{} ({})", file.path().display(), file.rules.hash()),

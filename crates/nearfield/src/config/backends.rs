@@ -67,6 +67,23 @@ impl BackendConfig {
         nearfield_router::rules::Endpoint { name: self.name.clone(), url, models }
     }
 
+    /// The address to which connections are made: its proxy's, or its own. `None` where the network is not used.
+    pub(crate) fn first_hop(&self) -> Option<String> {
+        let proxy = match &self.settings {
+            Settings::Compatible(settings) if settings.socket.is_some() => return None,
+            Settings::Compatible(settings) => &settings.proxy,
+            Settings::Cloud(_, settings) => &settings.proxy,
+        };
+        let own = self.endpoint().url;
+        // This machine is never reached through a proxy.
+        Some(proxy.clone().filter(|_| !nearfield_providers::is_loopback_url(&own)).unwrap_or(own))
+    }
+
+    /// Whether a Unix socket leads to it.
+    pub(crate) fn is_behind_a_socket(&self) -> bool {
+        matches!(&self.settings, Settings::Compatible(settings) if settings.socket.is_some())
+    }
+
     /// The provider's name in the price table.
     pub(crate) fn price_provider(&self) -> Option<String> {
         match &self.settings {

@@ -7,6 +7,8 @@ mod configuration;
 mod errors;
 mod fit;
 mod models;
+#[cfg(target_os = "linux")]
+mod offline;
 mod run;
 mod serve;
 mod support;
