@@ -275,7 +275,8 @@ fn tell(who: &str, what: &str, result: std::io::Result<()>) {
         Err(error) if error.kind() == ErrorKind::PermissionDenied => format!("refused: {error}"),
         Err(error) => format!("failed: {error}"),
     };
-    writeln!(std::io::stdout(), "\nfound: {who} {what} {found}").unwrap();
+    let mut stdout = std::io::stdout();
+    writeln!(stdout, "\nfound: {who} {what} {found}").unwrap();
 }
 
 /// Somebody who asks a server for one streamed answer after the other.
