@@ -363,7 +363,7 @@ fn the_program(home: &Home, model: &str) {
     let config = home.write(
         "offline.toml",
         format!(
-            "[policy]\nmode = \"prefer-local\"\n[backend.away]\nkind = \"openai-compatible\"\n\
+            "[attempts]\nretries = 0\n[policy]\nmode = \"prefer-local\"\n[backend.away]\nkind = \"openai-compatible\"\n\
              base_url = \"{base}\"\nallow_plaintext = true\n"
         ),
     );
