@@ -63,7 +63,8 @@ impl Cache {
             .all_layers()
             .map(|layer| match layer.cached() {
                 Some(layer) => {
-                    let layout = KeyValueLayout::new(kind, layer.key_value_heads, layer.head_size);
+                    let layout = KeyValueLayout::new(kind, layer.key_value_heads, layer.head_size)
+                        .with_scales(layer.cache_scales);
                     Layer { layout, words: vec![0; (pages * layout.page_bytes()).div_ceil(4)] }
                 }
                 None => Layer { layout: KeyValueLayout::new(kind, 0, 0), words: Vec::new() },

@@ -232,7 +232,7 @@ mod tests {
 
     /// `length` positions, pages in a scattered order.
     fn cache(kind: KeyValueType, length: usize) -> Cache {
-        let layout = KeyValueLayout::new(kind, HEADS, SIZE);
+        let layout = KeyValueLayout::new(kind, HEADS, SIZE).with_scales([0.003, 0.007]);
         let count = length.div_ceil(PAGE_POSITIONS);
         let table: Vec<u32> = (0..count).map(|i| ((i * 7 + 3) % (count * 8 + 1)) as u32).collect();
         let most = table.iter().max().map_or(0, |most| *most as usize + 1);
@@ -270,7 +270,9 @@ mod tests {
     #[test]
     fn chunks_and_sets_change_nothing() {
         let length = 1_150;
-        for kind in [KeyValueType::F32, KeyValueType::F16, KeyValueType::Bf16, KeyValueType::Q8] {
+        for kind in
+            [KeyValueType::F32, KeyValueType::F16, KeyValueType::Bf16, KeyValueType::Q8, KeyValueType::F8]
+        {
             let cache = cache(kind, length);
             for (window, soft_cap) in [(None, None), (Some(100), None), (Some(33), Some(2.0))] {
                 let settings = AttentionSettings { scale: 0.3, window, soft_cap };
@@ -294,6 +296,7 @@ mod tests {
             (KeyValueType::F16, 2e-3),
             (KeyValueType::Bf16, 2e-2),
             (KeyValueType::Q8, 2e-2),
+            (KeyValueType::F8, 8e-2),
         ];
         for (kind, tolerance) in tolerances {
             let cache = cache(kind, length);

@@ -171,14 +171,14 @@ pub fn f32_to_bf16(value: f32) -> u16 {
 }
 
 /// An unsigned E4M3 scale (the sign bit is ignored); 0x7F is NaN.
-pub(crate) fn ue4m3(code: u8) -> f32 {
-    let (exponent, mantissa) = ((code >> 3) & 15, f32::from(code & 7));
+pub(crate) const fn ue4m3(code: u8) -> f32 {
+    let (exponent, mantissa) = ((code >> 3) & 15, (code & 7) as f32);
     if code & 0x7F == 0x7F {
         f32::NAN
     } else if exponent == 0 {
         mantissa * f32::from_bits(0x3B00_0000) // 2^-9
     } else {
-        f32::from_bits((u32::from(exponent) + 120) << 23) * (1.0 + mantissa / 8.0)
+        f32::from_bits((exponent as u32 + 120) << 23) * (1.0 + mantissa / 8.0)
     }
 }
 

@@ -10,9 +10,26 @@ const LARGEST_SCALE: f32 = f32::MAX / 448.0;
 
 /// The value of an E4M3 code: 1 sign, 4 exponent and 3 mantissa bits, no infinities; 0x7F and 0xFF are NaN.
 #[inline]
-pub fn e4m3_to_f32(code: u8) -> f32 {
+pub const fn e4m3_to_f32(code: u8) -> f32 {
     let magnitude = ue4m3(code);
     if code & 0x80 == 0 { magnitude } else { -magnitude }
+}
+
+/// The E4M3 code of the nearest value, ties to even; what is too large in magnitude, infinities included, becomes 448. NaN
+/// stays NaN.
+pub fn f32_to_e4m3(x: f32) -> u8 {
+    let sign = ((x.to_bits() >> 24) & 0x80) as u8;
+    let magnitude = x.abs().min(448.0);
+    if x.is_nan() {
+        0x7F
+    } else if magnitude < f32::from_bits(0x3C80_0000) {
+        // Below 2^-6 codes are 2^-9 apart; eight of these are the code of 2^-6 itself.
+        sign | (magnitude * 512.0).round_ties_even() as u8
+    } else {
+        let bits = magnitude.to_bits();
+        let rounded = (bits + 0x0007_FFFF + ((bits >> 20) & 1)) >> 20;
+        sign | (rounded - (120 << 3)) as u8
+    }
 }
 
 /// The scales of an FP8 matrix that has more than one.
@@ -134,6 +151,28 @@ fn first_nan_code(codes: &[u8]) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_number_becomes_the_nearest_code_and_ties_go_to_the_even_one() {
+        for code in (0..=255_u8).filter(|code| code & 0x7F != 0x7F) {
+            let value = e4m3_to_f32(code);
+            assert_eq!(f32_to_e4m3(value), code, "{value} is a code");
+            if code & 0x7F >= 0x7E {
+                continue;
+            }
+            let (next, sign) = (e4m3_to_f32(code + 1), value.signum());
+            let middle = (value + next) / 2.0;
+            assert_eq!(f32_to_e4m3(middle), code + (code & 1), "{middle} lies between");
+            let (below, above) = (f32::from_bits(middle.to_bits() - 1), f32::from_bits(middle.to_bits() + 1));
+            assert_eq!((f32_to_e4m3(below), f32_to_e4m3(above)), (code, code + 1), "{middle} {sign}");
+        }
+        for (x, code) in
+            [(449.0, 0x7E), (1e30, 0x7E), (f32::INFINITY, 0x7E), (-500.0, 0xFE), (1e-9, 0), (-0.0, 0x80)]
+        {
+            assert_eq!(f32_to_e4m3(x), code, "{x}");
+        }
+        assert!(e4m3_to_f32(f32_to_e4m3(f32::NAN)).is_nan());
+    }
 
     #[test]
     fn every_code_is_what_the_format_says() {

@@ -1,5 +1,6 @@
 //! The layout of cached keys and values: pages of 32 positions.
 
+use crate::fp8::{e4m3_to_f32, f32_to_e4m3};
 use crate::set::KernelSet;
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
@@ -18,6 +19,9 @@ pub enum KeyValueType {
     Bf16,
     /// int8 with one `f32` scale for each position and head: amax / 127, nearest, ties to even.
     Q8,
+    /// FP8 E4M3 with one scale for all keys of a layer and one for all its values, as a checkpoint gives them, else 1:
+    /// the quotient, nearest, ties to even; what is too large becomes the largest, 448.
+    F8,
 }
 
 impl KeyValueType {
@@ -28,6 +32,7 @@ impl KeyValueType {
             Self::F16 => "f16",
             Self::Bf16 => "bf16",
             Self::Q8 => "q8",
+            Self::F8 => "fp8",
         }
     }
 
@@ -35,7 +40,7 @@ impl KeyValueType {
         match self {
             Self::F32 => 4,
             Self::F16 | Self::Bf16 => 2,
-            Self::Q8 => 1,
+            Self::Q8 | Self::F8 => 1,
         }
     }
 }
@@ -48,12 +53,20 @@ pub struct KeyValueLayout {
     kind: KeyValueType,
     heads: usize,
     head_size: usize,
+    /// What codes of [`KeyValueType::F8`] are multiplied by: keys', values'.
+    scales: [f32; 2],
 }
 
 impl KeyValueLayout {
     /// A layout for `heads` key-value heads of `head_size`.
     pub const fn new(kind: KeyValueType, heads: usize, head_size: usize) -> Self {
-        Self { kind, heads, head_size }
+        Self { kind, heads, head_size, scales: [1.0; 2] }
+    }
+
+    /// The same with a checkpoint's scales of keys and values, which must be positive and finite; only
+    /// [`KeyValueType::F8`] heeds them.
+    pub const fn with_scales(self, scales: [f32; 2]) -> Self {
+        Self { scales, ..self }
     }
 
     /// Key-value heads.
@@ -109,6 +122,10 @@ impl KeyValueLayout {
                 self.write_q8(keys, slot, slot, step, key);
                 self.write_q8(values, slot, slot * self.head_size, 1, value);
             }
+            KeyValueType::F8 => {
+                store(keys, slot, step, key, |x| [fp8_code(x, self.scales[0])]);
+                store(values, slot * self.head_size, 1, value, |x| [fp8_code(x, self.scales[1])]);
+            }
         }
     }
 
@@ -152,6 +169,13 @@ impl KeyValueLayout {
         let (key_bytes, value_bytes) = self.head_of(page, head);
         self.read_one(set, key_bytes, keys);
         self.read_one(set, value_bytes, values);
+        if self.kind == KeyValueType::F8 {
+            for (values, scale) in [(&mut *keys, self.scales[0]), (&mut *values, self.scales[1])] {
+                for value in values.iter_mut().filter(|_| scale != 1.0) {
+                    *value *= scale;
+                }
+            }
+        }
         if self.kind == KeyValueType::Q8 {
             let scales = |bytes: &[u8]| -> [f32; PAGE_POSITIONS] {
                 let bytes = &bytes[self.head_size * PAGE_POSITIONS..];
@@ -192,8 +216,29 @@ impl KeyValueLayout {
                     *out = f32::from(*byte as i8);
                 }
             }
+            KeyValueType::F8 => {
+                for (out, code) in out.iter_mut().zip(bytes) {
+                    *out = E4M3[usize::from(*code)];
+                }
+            }
         }
     }
+}
+
+/// The value of every code.
+static E4M3: [f32; 256] = {
+    let mut values = [0.0; 256];
+    let mut code = 0;
+    while code < 256 {
+        values[code] = e4m3_to_f32(code as u8);
+        code += 1;
+    }
+    values
+};
+
+/// The code whose value, times the scale, is nearest. A number that is not finite has the code of NaN.
+fn fp8_code(x: f32, scale: f32) -> u8 {
+    if x.is_finite() { f32_to_e4m3(x / scale) } else { 0x7F }
 }
 
 /// `out` becomes the f16 of `bytes`.

@@ -39,7 +39,7 @@ pub use format::{
     unpack_group,
 };
 pub use fp4::{Fp4Planes, PlanesMismatch};
-pub use fp8::{FP8_BLOCK, Fp8Scales, ScalesMismatch, e4m3_to_f32};
+pub use fp8::{FP8_BLOCK, Fp8Scales, ScalesMismatch, e4m3_to_f32, f32_to_e4m3};
 pub use key_value::{KeyValueLayout, KeyValueType, PAGE_POSITIONS};
 pub use matmul::{Activations, MatmulScratch, Output, ROW_QUANTUM, ShapeMismatch, WeightMatrix, matmul};
 pub use panel::{PANEL_ROWS, pack};

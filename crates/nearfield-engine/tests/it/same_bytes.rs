@@ -86,7 +86,9 @@ fn every_cache_type_and_both_arithmetics_keep_the_bytes() {
     let prompt = Reference::of("gemma3").tokens("c.input_ids");
     for (what, model) in models("gemma3") {
         let mut seen = Vec::new();
-        for key_value_type in [KeyValueType::F32, KeyValueType::F16, KeyValueType::Bf16, KeyValueType::Q8] {
+        for key_value_type in
+            [KeyValueType::F32, KeyValueType::F16, KeyValueType::Bf16, KeyValueType::Q8, KeyValueType::F8]
+        {
             for arithmetic in [Arithmetic::Default, Arithmetic::Exact] {
                 let options = RunnerOptions { key_value_type, arithmetic, ..plain() };
                 let wanted = bits(&logits(&model, &options, &prompt, &[100]));

@@ -7,7 +7,8 @@ use nearfield_kernels::{
 
 use crate::products::Random;
 
-const KINDS: [KeyValueType; 4] = [KeyValueType::F32, KeyValueType::F16, KeyValueType::Bf16, KeyValueType::Q8];
+const KINDS: [KeyValueType; 5] =
+    [KeyValueType::F32, KeyValueType::F16, KeyValueType::Bf16, KeyValueType::Q8, KeyValueType::F8];
 
 /// Keys and values of one key-value head, with queries of some heads for the last positions.
 struct Case {
@@ -36,7 +37,7 @@ impl Case {
 
     fn run(&self, set: KernelSet, kind: KeyValueType) -> Vec<u32> {
         let length = self.keys.len() / self.size;
-        let layout = KeyValueLayout::new(kind, 1, self.size);
+        let layout = KeyValueLayout::new(kind, 1, self.size).with_scales([0.01, 0.02]);
         let blocks = length.div_ceil(PAGE_POSITIONS);
         let mut pages = vec![0; blocks * layout.page_bytes()];
         // Pages in backward order.

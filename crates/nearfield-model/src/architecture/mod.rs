@@ -144,6 +144,8 @@ pub struct Attention {
     pub values_normed: bool,
     /// The earlier layer whose keys and values it reads, where it has none of its own.
     pub shares: Option<usize>,
+    /// What keys and values in an FP8 cache are multiplied by, where the checkpoint says so; else 1.
+    pub cache_scales: [f32; 2],
 }
 
 impl Attention {
@@ -160,6 +162,7 @@ impl Attention {
             values_are_keys: false,
             values_normed: false,
             shares: None,
+            cache_scales: [1.0; 2],
         }
     }
 

@@ -5,10 +5,10 @@ use std::path::Path;
 use super::{
     Skipped, Source, Tensors,
     binder::{Binder, Found},
-    compressed::{CACHE_SCALES, Parts, matrices},
+    compressed::{CACHE_SCALES, Parts, matrices, one_scale},
 };
 use crate::{
-    architecture::{Description, FamilyDescription, Head, Names, Target, TensorRole},
+    architecture::{Description, FamilyDescription, Head, Mixer, Names, Target, TensorRole},
     error::ModelError,
     safetensors::Checkpoint,
 };
@@ -46,6 +46,7 @@ impl Tensors {
         if !checkpoint.tensors().iter().any(|tensor| tensor.name.starts_with(DRAFT_PREFIX)) {
             description.architecture.draft = None;
         }
+        cache_scales(path, &checkpoint, description)?;
         let description = &*description;
         let names = Names::published(family, &description.architecture);
         let mut binder = Binder::new(path, family.family, description, names);
@@ -58,7 +59,7 @@ impl Tensors {
                 let cache = CACHE_SCALES.iter().any(|ending| name.ends_with(ending));
                 match ignored {
                     Some((_, what)) => note_skipped(&mut skipped, what, &parts),
-                    None if cache => note_skipped(&mut skipped, "scales of an FP8 cache", &parts),
+                    None if cache => {}
                     None => return Err(binder.unknown(parts.tensor_name())),
                 }
                 continue;
@@ -102,6 +103,32 @@ impl Tensors {
             skipped,
         })
     }
+}
+
+/// Takes over the scales that a checkpoint gives for an FP8 cache of keys and values. They are named after the projection
+/// or after the attention that they belong to.
+fn cache_scales(
+    path: &Path,
+    checkpoint: &Checkpoint,
+    description: &mut Description,
+) -> Result<(), ModelError> {
+    for tensor in checkpoint.tensors() {
+        let name = tensor.name.replacen("language_model.", "", 1);
+        let Some(place) = CACHE_SCALES.iter().position(|ending| name.ends_with(ending)) else { continue };
+        let layer = name.strip_prefix("model.layers.").and_then(|rest| rest.split('.').next()?.parse().ok());
+        let layers = &mut description.architecture.layers;
+        let layer = layer.and_then(|layer: usize| layers.get_mut(layer));
+        let Some(Mixer::Attention(attention)) = layer.map(|layer| &mut layer.mixer) else { continue };
+        let wrong = |problem: String| ModelError::storage(path, &tensor.name, problem);
+        let scale = one_scale(checkpoint, tensor).map_err(wrong)?;
+        if !scale.is_normal() || scale < 0.0 {
+            return Err(wrong(format!(
+                "it is {scale}, but multiplies every cached number; fetch the file again"
+            )));
+        }
+        attention.cache_scales[place] = scale;
+    }
+    Ok(())
 }
 
 fn note_skipped(skipped: &mut Vec<Skipped>, what: &'static str, parts: &Parts<'_>) {

@@ -18,7 +18,7 @@ const SCALE_2: &str = ".weight_scale_2";
 const GLOBAL_SCALE: &str = ".weight_global_scale";
 /// Scales of activations, for kernels that quantize these in the format of the weights. Ours do not.
 const INPUT_SCALES: [&str; 2] = [".input_scale", ".input_global_scale"];
-/// Scales for a cache of keys and values in FP8. A wider cache does not need them.
+/// Scales for a cache of FP8 keys, and of values. A wider cache does not need them.
 pub(super) const CACHE_SCALES: [&str; 2] = [".k_scale", ".v_scale"];
 /// Changes of the input that a layer asks for; to leave them out would be wrong.
 const UNSUPPORTED: [&str; 5] =
@@ -250,7 +250,7 @@ fn read_scales(checkpoint: &Checkpoint, tensor: &CheckpointTensor) -> Result<Vec
     }
 }
 
-fn one_scale(checkpoint: &Checkpoint, tensor: &CheckpointTensor) -> Result<f32, String> {
+pub(super) fn one_scale(checkpoint: &Checkpoint, tensor: &CheckpointTensor) -> Result<f32, String> {
     match read_scales(checkpoint, tensor)?[..] {
         [scale] => Ok(scale),
         ref others => Err(format!("{:?} holds {} scales, but one is needed", tensor.name, others.len())),

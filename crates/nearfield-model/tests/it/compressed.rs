@@ -210,30 +210,30 @@ fn settings_are_a_cross_check() {
 }
 
 #[test]
-fn towers_and_cache_scales_are_skipped_and_counted() {
+fn towers_are_skipped_and_counted_and_cache_scales_are_known() {
     let fp8 = [(".weight", zeros("F8_E4M3", &[16, 32])), (".weight_scale", scale(1.0))];
     let others = [
         ("model.visual.blocks.0.attn.weight", zeros("BF16", &[4, 4])),
         ("model.visual.pos.weight", zeros("F8_E4M3", &[4])),
         ("model.visual.pos.weight_scale", scale(1.0)),
         ("model.audio_tower.conv", zeros("BF16", &[8])),
-        ("model.layers.0.self_attn.k_proj.k_scale", scale(1.0)),
+        ("model.layers.0.self_attn.k_proj.k_scale", scale(0.25)),
+        ("model.layers.0.self_attn.v_scale", scale(0.5)),
         ("mtp.fc.weight", zeros("BF16", &[2, 2])),
     ];
     let folder = checkpoint(&config(), &fp8, &others);
     let model = Model::open(folder.path()).unwrap();
+    let attention = model.architecture().layers[0].attention().unwrap();
+    assert_eq!(attention.cache_scales, [0.25, 0.5]);
+    for bad in [0.0, -1.0, f32::INFINITY] {
+        let others = [("model.layers.0.self_attn.v_scale", scale(bad))];
+        let text = Model::open(checkpoint(&config(), &fp8, &others).path()).unwrap_err().to_string();
+        assert!(text.contains("self_attn.v_scale"), "{text}");
+    }
     let mut skipped = model.tensors().skipped().to_vec();
     skipped.sort_by_key(|skipped| skipped.what);
     let part = |what, tensors, bytes| Skipped { what, tensors, bytes };
-    assert_eq!(
-        skipped,
-        [
-            part("audio tower", 1, 16),
-            part("draft head", 1, 8),
-            part("scales of an FP8 cache", 1, 4),
-            part("vision tower", 3, 40),
-        ]
-    );
+    assert_eq!(skipped, [part("audio tower", 1, 16), part("draft head", 1, 8), part("vision tower", 3, 40),]);
     let line = part("vision tower", 3, 1_200_000).to_string();
     assert!(line.contains("vision tower") && line.contains("3 tensors, 1.2 MB") && line.contains("text"));
 }

@@ -56,7 +56,7 @@ pub(super) struct EngineArgs {
         hide_possible_values = true,
         env = "NEARFIELD_KV",
         hide_env_values = true,
-        help = "Cached keys and values: f32, f16, bf16 or q8 [default: f16]"
+        help = "Cached keys and values: f32, f16, bf16, q8 or fp8 [default: f16]"
     )]
     kv: Option<KeyValueName>,
 

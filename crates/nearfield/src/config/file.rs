@@ -110,6 +110,8 @@ pub(crate) enum KeyValueName {
     Bf16,
     /// 8 bits with a scale for each position and head
     Q8,
+    /// 8 bits, FP8, with the scales of the checkpoint where it has them
+    Fp8,
 }
 
 impl From<KeyValueName> for KeyValueType {
@@ -119,6 +121,7 @@ impl From<KeyValueName> for KeyValueType {
             KeyValueName::F16 => Self::F16,
             KeyValueName::Bf16 => Self::Bf16,
             KeyValueName::Q8 => Self::Q8,
+            KeyValueName::Fp8 => Self::F8,
         }
     }
 }
