@@ -160,11 +160,10 @@ mod tests {
             if code & 0x7F >= 0x7E {
                 continue;
             }
-            let (next, sign) = (e4m3_to_f32(code + 1), value.signum());
-            let middle = (value + next) / 2.0;
+            let middle = f32::midpoint(value, e4m3_to_f32(code + 1));
             assert_eq!(f32_to_e4m3(middle), code + (code & 1), "{middle} lies between");
             let (below, above) = (f32::from_bits(middle.to_bits() - 1), f32::from_bits(middle.to_bits() + 1));
-            assert_eq!((f32_to_e4m3(below), f32_to_e4m3(above)), (code, code + 1), "{middle} {sign}");
+            assert_eq!((f32_to_e4m3(below), f32_to_e4m3(above)), (code, code + 1), "beside {middle}");
         }
         for (x, code) in
             [(449.0, 0x7E), (1e30, 0x7E), (f32::INFINITY, 0x7E), (-500.0, 0xFE), (1e-9, 0), (-0.0, 0x80)]

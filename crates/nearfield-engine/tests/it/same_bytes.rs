@@ -103,7 +103,7 @@ fn every_cache_type_and_both_arithmetics_keep_the_bytes() {
         seen.sort();
         seen.dedup();
         // With floating weights the two arithmetics are one.
-        let different = if what.ends_with("quantized") { 8 } else { 4 };
+        let different = if what.ends_with("quantized") { 10 } else { 5 };
         assert_eq!(seen.len(), different, "{what}: the options make a difference");
     }
 }
