@@ -59,7 +59,7 @@ impl Engine {
         let admission = Arc::new(Admission::new(&plan, model.architecture().vocabulary_size, options.queue));
         let runner_options = RunnerOptions {
             threads: options.thread_count(),
-            key_value_type: options.key_value_type,
+            key_value_type: plan.key_value_type,
             arithmetic: options.arithmetic,
             kernels: options.kernels,
             cache_positions: plan.cache_positions,

@@ -1,6 +1,7 @@
 //! How an engine is started.
 
 use nearfield_kernels::{KernelSet, KeyValueType};
+use nearfield_model::Architecture;
 
 use crate::runner::Arithmetic;
 
@@ -48,8 +49,8 @@ pub struct EngineOptions {
     pub threads: Option<usize>,
     /// Positions that one sequence may reach; `None` takes the model's own, at most 8192, less if it does not fit.
     pub context: Option<usize>,
-    /// Element type of cached keys and values.
-    pub key_value_type: KeyValueType,
+    /// Element type of cached keys and values; `None` takes FP8 where a checkpoint asks for it, else F16.
+    pub key_value_type: Option<KeyValueType>,
     /// Default or exact.
     pub arithmetic: Arithmetic,
     /// Kernel set; `None` takes the fastest, or what `NEARFIELD_KERNELS` names.
@@ -78,7 +79,7 @@ impl Default for EngineOptions {
         Self {
             threads: None,
             context: None,
-            key_value_type: KeyValueType::F16,
+            key_value_type: None,
             arithmetic: Arithmetic::Default,
             kernels: None,
             speculation: Speculation::Adaptive,
@@ -94,6 +95,12 @@ impl Default for EngineOptions {
 }
 
 impl EngineOptions {
+    /// Element type of cached keys and values, with the default worked out.
+    pub fn cache_type(&self, architecture: &Architecture) -> KeyValueType {
+        let own = if architecture.wants_fp8_cache { KeyValueType::F8 } else { KeyValueType::F16 };
+        self.key_value_type.unwrap_or(own)
+    }
+
     /// Threads, with the default worked out.
     pub fn thread_count(&self) -> usize {
         let all = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);

@@ -82,6 +82,8 @@ pub struct Plan {
     pub file_bytes: u64,
     /// Where the former are.
     pub weights: WeightsHeld,
+    /// Element type of cached keys and values.
+    pub key_value_type: KeyValueType,
     /// Bytes of keys and values for one position.
     pub key_value_bytes_per_position: u64,
     /// Positions in the cache, all sequences together.
@@ -127,7 +129,8 @@ impl Plan {
             weight_bytes: weights.common + weights.experts,
             file_bytes: weights.table,
             weights: WeightsHeld::Mapped,
-            key_value_bytes_per_position: position_bytes(architecture, options.key_value_type),
+            key_value_type: options.cache_type(architecture),
+            key_value_bytes_per_position: position_bytes(architecture, options.cache_type(architecture)),
             cache_positions: 0,
             context: wanted,
             slots: options.slots,

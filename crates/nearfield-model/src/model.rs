@@ -73,8 +73,11 @@ impl Model {
         let name = folder.canonicalize().ok().and_then(|folder| folder.file_name().map(ToOwned::to_owned));
         description.architecture.name =
             name.map_or_else(|| "unnamed".to_owned(), |name| name.to_string_lossy().into_owned());
+        let fp8_cache = config.announces_fp8_cache().map_err(wrong)? || export_announces_fp8_cache(folder)?;
         let tensors =
             Tensors::from_checkpoint(folder, Checkpoint::open(folder)?, family, &mut description, announced)?;
+        // Without scales, 16 bits keep more of what the model was made with.
+        description.architecture.wants_fp8_cache &= fp8_cache;
         Ok(Self { path: folder.to_owned(), architecture: description.architecture, tensors })
     }
 
@@ -108,6 +111,17 @@ impl Model {
     pub fn metadata(&self) -> Option<Metadata<'_>> {
         self.tensors.gguf().map(Gguf::metadata)
     }
+}
+
+/// Whether ModelOpt's own settings ask for a cache of keys and values in FP8: some exports say so there only.
+fn export_announces_fp8_cache(folder: &Path) -> Result<bool, ModelError> {
+    let path = folder.join("hf_quant_config.json");
+    if !path.exists() {
+        return Ok(false);
+    }
+    let settings = read_object(&path, MAX_CONFIG_BYTES)?;
+    let algorithm = settings.get("quantization").and_then(|inner| inner.get("kv_cache_quant_algo"));
+    Ok(algorithm.and_then(|name| name.as_str()) == Some("FP8"))
 }
 
 impl Architecture {

@@ -100,7 +100,8 @@ impl LocalBackend {
     }
 
     fn facts(&self, lease: &Lease, seed: u64) -> EngineFacts {
-        let (arithmetic, cache) = (self.options.arithmetic.name(), self.options.key_value_type.name());
+        let (arithmetic, cache) =
+            (self.options.arithmetic.name(), lease.engine().plan().key_value_type.name());
         EngineFacts {
             numerics: format!("{NUMERICS_VERSION}-{arithmetic}-{cache}"),
             kernels: lease.engine().kernels().name().to_owned(),

@@ -103,3 +103,17 @@ fn experts_stay_in_the_file_where_memory_is_short() {
     assert_eq!((mapped.weights, mapped.weight_bytes), (WeightsHeld::Mapped, 100 << 20));
     assert!(matches!(within(90 << 20, WeightsPlace::Automatic), Err(EngineError::OutOfMemory { .. })));
 }
+
+#[test]
+fn a_checkpoint_may_ask_for_a_narrow_cache_and_options_overrule_it() {
+    let mut architecture = model().architecture().clone();
+    architecture.wants_fp8_cache = true;
+    let with = |key_value_type| {
+        let options = EngineOptions { key_value_type, ..options() };
+        Plan::for_architecture(&architecture, WeightBytes::default(), &options).unwrap()
+    };
+    let asked = with(None);
+    assert_eq!((asked.key_value_type, asked.key_value_bytes_per_position), (KeyValueType::F8, POSITION / 2));
+    let chosen = with(Some(KeyValueType::F16));
+    assert_eq!((chosen.key_value_type, chosen.key_value_bytes_per_position), (KeyValueType::F16, POSITION));
+}

@@ -18,7 +18,7 @@ fn with_scheduler(slots: usize, work: impl FnOnce(&Admission, &mut Scheduler<'_>
     let admission = Admission::new(&plan, model.architecture().vocabulary_size, 0);
     let runner_options = RunnerOptions {
         threads: 1,
-        key_value_type: options.key_value_type,
+        key_value_type: options.cache_type(model.architecture()),
         arithmetic: options.arithmetic,
         kernels: None,
         cache_positions: plan.cache_positions,

@@ -32,7 +32,7 @@ fn a_greedy_answer_with_its_books() {
 fn exact_arithmetic_gives_the_reference_answer() {
     let engine = start(EngineOptions {
         arithmetic: nearfield_engine::Arithmetic::Exact,
-        key_value_type: nearfield_engine::KeyValueType::F32,
+        key_value_type: Some(nearfield_engine::KeyValueType::F32),
         ..options()
     });
     assert_eq!(tokens(&engine, request(16)), Reference::of("llama").tokens("a.greedy"));

@@ -166,6 +166,25 @@ impl<'a> Config<'a> {
         Ok(announced)
     }
 
+    /// Whether the settings ask for a cache of keys and values in FP8.
+    pub(crate) fn announces_fp8_cache(&self) -> Result<bool, DescriptionError> {
+        for object in [&self.top, &self.text] {
+            let Some(settings) = object.object("quantization_config")? else { continue };
+            let scheme = settings.object("kv_cache_scheme")?;
+            let of_eight = match scheme {
+                Some(scheme) => {
+                    scheme.size("num_bits")? == Some(8)
+                        && scheme.text("type")?.is_none_or(|kind| kind == "float")
+                }
+                None => false,
+            };
+            if of_eight || settings.text("kv_cache_quant_algo")? == Some("FP8") {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     pub(super) fn base(&self, defaults: ConfigDefaults) -> Result<ConfigBase, DescriptionError> {
         let text = &self.text;
         let or_default = |key: &str, default: Option<usize>| match (text.size(key)?, default) {

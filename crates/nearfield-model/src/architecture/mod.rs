@@ -65,6 +65,8 @@ pub struct Architecture {
     pub layers: Vec<Layer>,
     /// The layer of a head that foretells one token more, if the file has one. It follows the others in tensor roles.
     pub draft: Option<Layer>,
+    /// Whether a checkpoint asks for a cache of keys and values in FP8, and gives scales for it.
+    pub wants_fp8_cache: bool,
 }
 
 impl Architecture {

@@ -127,6 +127,7 @@ fn cache_scales(
             )));
         }
         attention.cache_scales[place] = scale;
+        description.architecture.wants_fp8_cache = true;
     }
     Ok(())
 }

@@ -210,6 +210,34 @@ fn settings_are_a_cross_check() {
 }
 
 #[test]
+fn an_fp8_cache_is_asked_for_in_one_of_three_places() {
+    let fp8 = [(".weight", zeros("F8_E4M3", &[16, 32])), (".weight_scale", scale(1.0))];
+    let scales = [("model.layers.0.self_attn.k_scale", scale(0.25))];
+    let wants = |settings: Value, export: Option<Value>, scales: &[(&str, Tensor)]| {
+        let mut config = config();
+        config["quantization_config"] = settings;
+        let folder = checkpoint(&config, &fp8, scales);
+        if let Some(export) = export {
+            std::fs::write(folder.path().join("hf_quant_config.json"), export.to_string()).unwrap();
+        }
+        Model::open(folder.path()).unwrap().architecture().wants_fp8_cache
+    };
+    let plain = || json!({ "quant_method": "modelopt" });
+    let scheme = json!({ "quant_method": "compressed-tensors", "kv_cache_scheme": { "num_bits": 8, "type": "float" } });
+    let algorithm = json!({ "quant_method": "modelopt", "kv_cache_quant_algo": "FP8" });
+    let export = json!({ "quantization": { "quant_algo": "FP8", "kv_cache_quant_algo": "FP8" } });
+    assert!(wants(scheme.clone(), None, &scales));
+    assert!(wants(algorithm, None, &scales));
+    assert!(wants(plain(), Some(export), &scales), "some exports say it in a file of their own only");
+    assert!(!wants(plain(), None, &scales));
+    assert!(!wants(plain(), Some(json!({ "quantization": { "kv_cache_quant_algo": null } })), &scales));
+    assert!(!wants(scheme, None, &[]), "without scales 16 bits are better");
+    let integers =
+        json!({ "quant_method": "compressed-tensors", "kv_cache_scheme": { "num_bits": 8, "type": "int" } });
+    assert!(!wants(integers, None, &scales));
+}
+
+#[test]
 fn towers_are_skipped_and_counted_and_cache_scales_are_known() {
     let fp8 = [(".weight", zeros("F8_E4M3", &[16, 32])), (".weight_scale", scale(1.0))];
     let others = [
@@ -225,6 +253,7 @@ fn towers_are_skipped_and_counted_and_cache_scales_are_known() {
     let model = Model::open(folder.path()).unwrap();
     let attention = model.architecture().layers[0].attention().unwrap();
     assert_eq!(attention.cache_scales, [0.25, 0.5]);
+    assert!(!model.architecture().wants_fp8_cache, "scales alone ask for nothing");
     for bad in [0.0, -1.0, f32::INFINITY] {
         let others = [("model.layers.0.self_attn.v_scale", scale(bad))];
         let text = Model::open(checkpoint(&config(), &fp8, &others).path()).unwrap_err().to_string();

@@ -184,7 +184,7 @@ impl BenchCommand {
             .threads
             .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, NonZeroUsize::get));
         let kernels = engine.kernels().name();
-        let kv = options.key_value_type.name();
+        let kv = engine.plan().key_value_type.name();
         let arithmetic = options.arithmetic.name();
         let mut stdout = Stdout::new();
         if self.json {

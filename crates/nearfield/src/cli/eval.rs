@@ -121,7 +121,7 @@ impl Subject {
         let plan = Engine::plan_for(&self.model, options)?;
         let runner_options = RunnerOptions {
             threads: options.thread_count(),
-            key_value_type: options.key_value_type,
+            key_value_type: plan.key_value_type,
             arithmetic: options.arithmetic,
             kernels: options.kernels,
             cache_positions: plan.cache_positions,

@@ -129,7 +129,7 @@ fn known(hub: &Hub, name: &str, options: &EngineOptions) -> Result<Known> {
             here: true,
             architecture: model.architecture().clone(),
             weights: WeightBytes::of(model.tensors().sizes()),
-            reads: DecodeReads::for_model(&model, options.key_value_type),
+            reads: DecodeReads::for_model(&model, options.cache_type(model.architecture())),
         });
     }
     match description.entry {
@@ -147,7 +147,7 @@ fn from_catalogue(entry: &CatalogueEntry, options: &EngineOptions) -> Result<Kno
         );
     };
     let architecture = Architecture::from_config(Path::new("the catalogue"), &sizes.config)?;
-    let reads = DecodeReads::new(&architecture, sizes.decode_bytes, options.key_value_type);
+    let reads = DecodeReads::new(&architecture, sizes.decode_bytes, options.cache_type(&architecture));
     Ok(Known {
         name,
         here: false,

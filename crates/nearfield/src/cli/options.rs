@@ -56,7 +56,7 @@ pub(super) struct EngineArgs {
         hide_possible_values = true,
         env = "NEARFIELD_KV",
         hide_env_values = true,
-        help = "Cached keys and values: f32, f16, bf16, q8 or fp8 [default: f16]"
+        help = "Cached keys and values: f32, f16, bf16, q8 or fp8 [default: f16; fp8 where a checkpoint asks for it]"
     )]
     kv: Option<KeyValueName>,
 
@@ -100,7 +100,7 @@ impl EngineArgs {
             ..EngineOptions::default()
         };
         if let Some(name) = self.kv.or(local.kv) {
-            options.key_value_type = name.into();
+            options.key_value_type = Some(name.into());
         }
         if let Some(name) = self.arithmetic.or(local.arithmetic) {
             options.arithmetic = name.into();
@@ -235,7 +235,7 @@ mod tests {
         let line = parse("--kv bf16 --arithmetic exact --speculation off").unwrap();
         let options = line.engine.options(&local);
         assert_eq!((options.threads, options.slots, options.context), (Some(3), 5, None));
-        assert_eq!(options.key_value_type, KeyValueType::Bf16);
+        assert_eq!(options.key_value_type, Some(KeyValueType::Bf16));
         assert_eq!(options.arithmetic, Arithmetic::Exact);
         assert_eq!(options.speculation, Speculation::Off);
         for (name, drafting) in

@@ -110,6 +110,7 @@ fn from_gguf(settings: &GgufSettings<'_>) -> Result<Description, DescriptionErro
         per_layer_input: None,
         layers: layers.collect(),
         draft: None,
+        wants_fp8_cache: false,
         name: base.name,
     };
     // Converters have added the 1 to the norms already.
@@ -171,6 +172,7 @@ fn from_config(config: &Config<'_>) -> Result<Description, DescriptionError> {
         per_layer_input: None,
         layers: layers.collect(),
         draft: None,
+        wants_fp8_cache: false,
     };
     let head = if config.tied(true)? { Head::Tied } else { Head::Own };
     // Published norms are centred on zero: the factor is 1 + w.

@@ -141,6 +141,7 @@ fn from_config(config: &Config<'_>) -> Result<Description, DescriptionError> {
         per_layer_input: per_layer_input(text, &base)?,
         layers: layers(&kinds, window, shared, experts.as_ref())?,
         draft: None,
+        wants_fp8_cache: false,
     };
     let head = if config.tied(true)? { Head::Tied } else { Head::Own };
     Ok(Description { architecture, head, conventions: Conventions::default() })

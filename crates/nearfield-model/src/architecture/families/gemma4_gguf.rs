@@ -74,6 +74,7 @@ pub(super) fn from_gguf(settings: &GgufSettings<'_>) -> Result<Description, Desc
             .filter(|width| *width > 0),
         layers: layers(&kinds, settings.optional("attention.sliding_window")?, shared, experts.as_ref())?,
         draft: None,
+        wants_fp8_cache: false,
         name: base.name,
     };
     Ok(Description { architecture, head: Head::IfPresent, conventions: Conventions::default() })

@@ -72,6 +72,7 @@ pub(super) fn from_gguf(
         per_layer_input: None,
         layers,
         draft: None,
+        wants_fp8_cache: false,
     };
     Ok(Description { architecture, head: Head::IfPresent, conventions: Conventions::default() })
 }
@@ -101,6 +102,7 @@ pub(super) fn from_config(config: &Config<'_>, family: Family) -> Result<Descrip
         per_layer_input: None,
         layers: vec![layer; base.layers],
         draft: None,
+        wants_fp8_cache: false,
     };
     let head = if config.tied(false)? { Head::Tied } else { Head::Own };
     Ok(Description { architecture, head, conventions: Conventions::default() })

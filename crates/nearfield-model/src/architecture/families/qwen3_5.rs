@@ -171,6 +171,7 @@ fn from_config(config: &Config<'_>, family: Family) -> Result<Description, Descr
         per_layer_input: None,
         layers: full.into_iter().map(|full| parts.layer(full)).collect(),
         draft,
+        wants_fp8_cache: false,
     };
     let head = if config.tied(false)? { Head::Tied } else { Head::Own };
     // Norms are centred on zero: the factor is 1 + w. That inside the delta network is not.
@@ -293,6 +294,7 @@ fn from_gguf(settings: &GgufSettings<'_>, family: Family) -> Result<Description,
         per_layer_input: None,
         layers,
         draft,
+        wants_fp8_cache: false,
         name: base.name,
     };
     // Converters have added the 1 to the norms and formed the negative rates already.

@@ -22,7 +22,7 @@ pub(super) struct Limits {
 
 impl Limits {
     pub(super) fn new(model: &Model, engine: &Engine, options: &EngineOptions) -> Result<Self> {
-        let token_bytes = DecodeReads::for_model(model, options.key_value_type).weight_bytes;
+        let token_bytes = DecodeReads::for_model(model, engine.plan().key_value_type).weight_bytes;
         let mut probe = LimitProbe::new(options, engine.kernels(), token_bytes)?;
         // Not counted: the buffer has just been written.
         probe.reads();

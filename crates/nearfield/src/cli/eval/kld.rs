@@ -33,7 +33,7 @@ impl KldCommand {
         let subject = self.args.subject(app, "a divergence").await?;
         let reference = EngineOptions {
             arithmetic: Arithmetic::Exact,
-            key_value_type: KeyValueType::F32,
+            key_value_type: Some(KeyValueType::F32),
             ..subject.engine.clone()
         };
         if reference == subject.engine {
@@ -51,7 +51,10 @@ impl KldCommand {
 
     fn print(&self, subject: &Subject, result: &Divergence) -> Result<()> {
         let mut stdout = Stdout::new();
-        let (arithmetic, kv) = (subject.engine.arithmetic.name(), subject.engine.key_value_type.name());
+        let (arithmetic, kv) = (
+            subject.engine.arithmetic.name(),
+            subject.engine.cache_type(subject.model.architecture()).name(),
+        );
         let change = 100.0 * (result.student_perplexity / result.teacher_perplexity - 1.0);
         let change_error = 100.0 * result.log_ratio_error;
         if self.args.json {

@@ -102,8 +102,12 @@ fn entry(
         }
         Err(error) => return Err(error.into()),
     };
-    let reads =
-        DecodeReads::from_sizes(architecture, !shape.own_head, sizes.into_iter(), options.key_value_type);
+    let reads = DecodeReads::from_sizes(
+        architecture,
+        !shape.own_head,
+        sizes.into_iter(),
+        options.cache_type(architecture),
+    );
     let speed = [0, plan.context].map(|position| reads.limit(position, rate) * DECODE_SHARE);
     Ok(Entry {
         model: model.name,
