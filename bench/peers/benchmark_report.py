@@ -52,7 +52,11 @@ def compared(section, cases):
         metrics = {metric: True for taken in case["rounds"] for metric in taken["metrics"]}
         for metric in metrics:
             entries = [taken["metrics"][metric] for taken in case["rounds"] if metric in taken["metrics"]]
-            own, peer = (statistics.median(entry[side] for entry in entries) for side in ("own", "peer"))
+            own = statistics.median(entry["own"] for entry in entries)
+            if not all("peer" in entry for entry in entries):
+                lines.append(f"| {' | '.join([name, metric, number(own), '', '', str(len(entries)), ''])} |")
+                continue
+            peer = statistics.median(entry["peer"] for entry in entries)
             middle, least, most = ratios(entries)
             target = section.targets.get((name, metric))
             judged = verdict(metric, own, middle, target)

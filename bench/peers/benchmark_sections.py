@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import benchmark_serving
+import benchmark_shapes
 import mistral
 from common import MODELS, ROOT, pulled
 from start import commands, first_byte
@@ -322,6 +323,15 @@ SECTIONS = {
         fp4_cases,
         rounds=3,
         targets=at_least(**{f"{GEMMA}, NVFP4 head|decode": 2.4, f"{GEMMA}, NVFP4 head|prefill": 5}),
+    ),
+    "shapes": Section(
+        "Qwen3.5, Qwen3.6 and Gemma 4 by their shapes",
+        "Files of real shape with random weights, written by `nearfield synth`; embeddings and head in the same format as the "
+        "layers; prompts of 512 tokens, answers of 64. The same tensors in GGUF on both sides; and the checkpoint form against plain "
+        "reads of the bytes that a token needs: of experts only the chosen ones, of the table for single layers one row.",
+        lambda context: benchmark_shapes.cases(context, Case, speed_of, both),
+        rounds=3,
+        targets=benchmark_shapes.TARGETS,
     ),
     "batch": Section(
         "Decode of eight at once, engines alone",

@@ -4,17 +4,24 @@
 //! A sequence reserves what it may need when it is opened, and takes pages as it grows. Shared blocks lie in the same
 //! pool: what no sequence uses is forgotten when its page is needed, or when all of them exceed their budget.
 
+mod beginnings;
+mod disk;
 mod prefix;
 mod sequence;
 
-use nearfield_kernels::{KeyValueLayout, KeyValueType, PAGE_POSITIONS, PagedKeyValues};
+use nearfield_kernels::{KeyValueLayout, KeyValueType, LargeMemory, PAGE_POSITIONS, PagedKeyValues};
 use nearfield_model::Architecture;
 
+use disk::DiskTier;
+pub use disk::{PrefixFile, PrefixFiles, prefix_file_is_whole, prefix_files};
 pub use prefix::CacheDomain;
 pub(crate) use prefix::ENTRY_BYTES;
 use prefix::{Place, PrefixTree};
 pub(crate) use sequence::Guesses;
 pub use sequence::Sequence;
+
+/// Bytes of a layer that lie in pages of the usual size: short conversations take no more memory than they need.
+const SMALL_PAGES: usize = 2 << 20;
 
 /// Recurrent states that are kept for later requests, for this many sequences at once. They are large.
 pub(crate) fn kept_states(slots: usize) -> usize {
@@ -26,6 +33,8 @@ pub(crate) fn kept_states(slots: usize) -> usize {
 pub struct PrefixCounters {
     /// Tokens that sequences took over instead of computing them.
     pub hit_tokens: u64,
+    /// Of these, tokens that were read from files.
+    pub disk_tokens: u64,
     /// Blocks that were put into the tree.
     pub stored_blocks: u64,
     /// Blocks that were forgotten to make room.
@@ -37,6 +46,7 @@ pub struct PrefixCounters {
 /// All pages of all layers. Memory is touched, and so taken, only as pages are written.
 #[derive(Debug)]
 pub(crate) struct Cache {
+    kind: KeyValueType,
     layers: Vec<Layer>,
     free: Vec<u32>,
     /// Pages that are not promised to any sequence.
@@ -46,18 +56,26 @@ pub(crate) struct Cache {
     budget: usize,
     /// Most recurrent states in the tree.
     states: usize,
+    /// The second tier.
+    disk: Option<DiskTier>,
     counters: PrefixCounters,
 }
 
 #[derive(Debug)]
 struct Layer {
     layout: KeyValueLayout,
-    /// Pages of this layer, as words so that they are aligned.
-    words: Vec<u32>,
+    /// Pages of this layer.
+    memory: LargeMemory,
 }
 
 impl Cache {
-    pub(crate) fn new(architecture: &Architecture, kind: KeyValueType, positions: usize) -> Self {
+    /// # Errors
+    /// When the system refuses the address space.
+    pub(crate) fn new(
+        architecture: &Architecture,
+        kind: KeyValueType,
+        positions: usize,
+    ) -> std::io::Result<Self> {
         let pages = positions.div_ceil(PAGE_POSITIONS);
         let layers = architecture
             .all_layers()
@@ -65,20 +83,25 @@ impl Cache {
                 Some(layer) => {
                     let layout = KeyValueLayout::new(kind, layer.key_value_heads, layer.head_size)
                         .with_scales(layer.cache_scales);
-                    Layer { layout, words: vec![0; (pages * layout.page_bytes()).div_ceil(4)] }
+                    Ok(Layer { layout, memory: LargeMemory::new(pages * layout.page_bytes(), SMALL_PAGES)? })
                 }
-                None => Layer { layout: KeyValueLayout::new(kind, 0, 0), words: Vec::new() },
+                None => {
+                    let memory = LargeMemory::new(0, SMALL_PAGES)?;
+                    Ok(Layer { layout: KeyValueLayout::new(kind, 0, 0), memory })
+                }
             })
-            .collect();
-        Self {
+            .collect::<std::io::Result<_>>()?;
+        Ok(Self {
+            kind,
             layers,
             free: (0..pages as u32).rev().collect(),
             unpromised: pages,
             tree: PrefixTree::default(),
             budget: pages,
             states: kept_states(usize::MAX / 2),
+            disk: None,
             counters: PrefixCounters::default(),
-        }
+        })
     }
 
     /// Limits the bytes of shared blocks. What sequences use stays, whatever the limit.
@@ -91,6 +114,11 @@ impl Cache {
     /// Limits the recurrent states that are kept.
     pub(crate) fn limit_states(&mut self, states: usize) {
         self.states = states;
+    }
+
+    /// Element type of keys and values.
+    pub(crate) fn kind(&self) -> KeyValueType {
+        self.kind
     }
 
     /// Positions that are not reserved.
@@ -149,8 +177,10 @@ impl Cache {
         }
         self.move_hold(held, sequence.held());
         let taken = path.len() * PAGE_POSITIONS;
-        self.counters.hit_tokens += taken as u64;
-        taken
+        let read = self.read_beginning(sequence, &following[taken..]);
+        self.counters.hit_tokens += (taken + read) as u64;
+        self.counters.disk_tokens += read as u64;
+        taken + read
     }
 
     /// Shares a sequence's whole blocks with others of its domain. From now on they cannot be truncated.
@@ -186,6 +216,7 @@ impl Cache {
 
     /// Ends a sequence: its own pages are free, its shared ones stay in the tree.
     pub(crate) fn release(&mut self, sequence: Sequence) {
+        self.write_beginning(&sequence);
         self.unpromised += sequence.reserved;
         if let Some(held) = sequence.held() {
             self.tree.let_go(held);
@@ -226,17 +257,13 @@ impl Cache {
 
     /// The pages of a layer, for reading.
     pub(crate) fn view<'a>(&'a self, layer: usize, sequence: &'a Sequence) -> PagedKeyValues<'a> {
-        let Layer { layout, words } = &self.layers[layer];
-        // SAFETY: words are plain bytes, four each.
-        let pages = unsafe { std::slice::from_raw_parts(words.as_ptr().cast::<u8>(), words.len() * 4) };
-        PagedKeyValues { pages, table: sequence.pages(), layout: *layout }
+        let Layer { layout, memory } = &self.layers[layer];
+        PagedKeyValues { pages: memory.bytes(), table: sequence.pages(), layout: *layout }
     }
 
     /// The bytes of a layer, for writing.
     pub(crate) fn bytes_mut(&mut self, layer: usize) -> &mut [u8] {
-        let words = &mut self.layers[layer].words;
-        // SAFETY: words are plain bytes, four each.
-        unsafe { std::slice::from_raw_parts_mut(words.as_mut_ptr().cast::<u8>(), words.len() * 4) }
+        self.layers[layer].memory.bytes_mut()
     }
 }
 

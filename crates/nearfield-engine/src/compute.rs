@@ -64,6 +64,10 @@ impl Compute {
         Self { set, arithmetic, pool, scratch, quantized: Vec::new(), wide: Vec::new() }
     }
 
+    pub(crate) fn arithmetic(&self) -> Arithmetic {
+        self.arithmetic
+    }
+
     pub(crate) fn set(&self) -> KernelSet {
         self.set
     }

@@ -70,6 +70,7 @@ impl Engine {
         let speculator = Speculator::new(model.architecture(), options, make);
         let asks_head = asks_head(model.architecture(), options);
         let prefix_cache_bytes = options.prefix_cache_bytes;
+        let prefix_files = options.prefix_files.clone();
         let thread = std::thread::Builder::new().name("nearfield-engine".to_owned()).spawn(move || {
             // However the thread ends, nobody is left waiting.
             let _closed = Closing(&account);
@@ -79,11 +80,14 @@ impl Engine {
                     WeightsHeld::ExpertsMapped => runner.load_common_weights()?,
                     WeightsHeld::Mapped => 0,
                 };
+                runner.follow_with_draft(asks_head);
+                if let Some(files) = &prefix_files {
+                    runner.keep_files(files)?;
+                }
                 Ok(runner)
             });
             match runner {
                 Ok(mut runner) => {
-                    runner.follow_with_draft(asks_head);
                     runner.limit_states(kept_states(plan.slots));
                     if let Some(bytes) = prefix_cache_bytes {
                         runner.limit_shared(bytes);

@@ -85,8 +85,16 @@ pub enum EngineError {
     /// The environment names kernels that cannot run here.
     #[error(transparent)]
     Kernels(#[from] nearfield_kernels::UnsupportedKernels),
-    /// The system refused a thread.
-    #[error("the system refused to start a thread: {0}")]
+    /// The folder for beginnings of conversations cannot be used.
+    #[error("{}: {source}; choose another folder or leave prefix_cache_files out", folder.display())]
+    PrefixFiles {
+        /// The folder.
+        folder: std::path::PathBuf,
+        /// What is wrong with it.
+        source: std::io::Error,
+    },
+    /// The system refused a thread or memory.
+    #[error("the system refused a thread or memory: {0}")]
     Thread(#[from] std::io::Error),
     /// The engine's thread is gone.
     #[error("the engine has stopped; load the model again")]

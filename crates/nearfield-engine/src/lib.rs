@@ -33,7 +33,9 @@ mod speed;
 mod weights;
 
 pub use admission::Load;
-pub use cache::{CacheDomain, PrefixCounters, Sequence};
+pub use cache::{
+    CacheDomain, PrefixCounters, PrefixFile, PrefixFiles, Sequence, prefix_file_is_whole, prefix_files,
+};
 pub use counters::Counters;
 pub use drafter::{Drafter, MakeDrafter, SuffixDrafter};
 pub use engine::Engine;

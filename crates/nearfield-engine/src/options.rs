@@ -3,6 +3,7 @@
 use nearfield_kernels::{KernelSet, KeyValueType};
 use nearfield_model::Architecture;
 
+use crate::cache::PrefixFiles;
 use crate::runner::Arithmetic;
 
 /// Whether tokens are guessed ahead, to be checked several at a time. Answers are the same in every case.
@@ -68,6 +69,8 @@ pub struct EngineOptions {
     /// Bytes of the cache that may hold the beginnings of earlier requests, so that later ones need not compute them
     /// again; `None` sets no limit but the cache's own, 0 keeps nothing.
     pub prefix_cache_bytes: Option<u64>,
+    /// Where the beginnings of requests are kept over restarts; nowhere unless somebody asks for it.
+    pub prefix_files: Option<PrefixFiles>,
     /// Where weights are read from.
     pub weights: WeightsPlace,
     /// Bytes that everything together may take; `None` takes what the system says is available.
@@ -88,6 +91,7 @@ impl Default for EngineOptions {
             queue: 0,
             cache_bytes: None,
             prefix_cache_bytes: None,
+            prefix_files: None,
             weights: WeightsPlace::Automatic,
             memory_bytes: None,
         }

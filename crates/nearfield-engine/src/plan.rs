@@ -140,6 +140,11 @@ impl Plan {
         };
         plan.scratch_bytes = scratch_bytes(architecture, &plan, options.thread_count())
             + guessed_rows(options) as u64 * kept_row_bytes(architecture);
+        if options.prefix_files.is_some() {
+            // One beginning on its way to the disk.
+            plan.scratch_bytes +=
+                plan.key_value_bytes_per_position * wanted as u64 + state_bytes(architecture);
+        }
         let whole = plan.divide(options, available);
         if weights.experts == 0 || matches!(&whole, Ok(plan) if plan.weights == WeightsHeld::Memory) {
             return whole;

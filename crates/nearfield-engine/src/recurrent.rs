@@ -64,6 +64,18 @@ impl RecurrentState {
         self.layers.is_empty()
     }
 
+    /// All its numbers, in an order that does not change.
+    pub(crate) fn parts(&self) -> impl Iterator<Item = &[f32]> {
+        let layers = self.layers.iter().flat_map(|layer| [&layer.heads[..], &layer.inputs]);
+        layers.chain([&self.output[..]])
+    }
+
+    /// As [`RecurrentState::parts`], to be overwritten.
+    pub(crate) fn parts_mut(&mut self) -> impl Iterator<Item = &mut [f32]> {
+        let layers = self.layers.iter_mut().flat_map(|layer| [&mut layer.heads[..], &mut layer.inputs]);
+        layers.chain([&mut self.output[..]])
+    }
+
     pub(crate) fn advance(&mut self, tokens: usize) {
         self.position += tokens;
     }

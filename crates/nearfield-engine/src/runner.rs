@@ -3,7 +3,8 @@
 use nearfield_kernels::{KernelSet, KeyValueType, PAGE_POSITIONS, ThreadPool, UnsupportedKernels};
 use nearfield_model::Model;
 
-use crate::cache::{Cache, CacheDomain, Guesses, PrefixCounters, Sequence};
+use crate::NUMERICS_VERSION;
+use crate::cache::{Cache, CacheDomain, Guesses, PrefixCounters, PrefixFiles, Sequence};
 use crate::compute::Compute;
 use crate::error::EngineError;
 use crate::graph::{Buffers, Graph};
@@ -151,7 +152,7 @@ impl<'m> Runner<'m> {
                 buffers: Buffers::default(),
                 follows: false,
             },
-            cache: Cache::new(architecture, options.key_value_type, options.cache_positions),
+            cache: Cache::new(architecture, options.key_value_type, options.cache_positions)?,
             steps: 0,
         })
     }
@@ -218,6 +219,19 @@ impl<'m> Runner<'m> {
         self.cache.limit_shared(bytes);
     }
 
+    /// Keeps the beginnings of closed sequences in files too, for later runners on the same model. To be called after
+    /// [`Runner::follow_with_draft`].
+    ///
+    /// # Errors
+    /// When the folder cannot be read or the system refuses a thread.
+    pub fn keep_files(&mut self, files: &PrefixFiles) -> Result<(), EngineError> {
+        let (arithmetic, follows) = (self.graph.compute.arithmetic().name(), self.graph.follows);
+        let kind = self.cache.kind().name();
+        let layout = format!("{NUMERICS_VERSION} {arithmetic} {kind} {PAGE_POSITIONS} {follows}");
+        let opened = self.cache.keep_files(files, &layout);
+        opened.map_err(|source| EngineError::PrefixFiles { folder: files.folder.clone(), source })
+    }
+
     /// Limits the recurrent states that are kept for later sequences.
     pub(crate) fn limit_states(&mut self, states: usize) {
         self.cache.limit_states(states);
@@ -238,6 +252,12 @@ impl<'m> Runner<'m> {
     pub(crate) fn buffer_bytes(&self) -> u64 {
         let tables: usize = self.graph.ropes.iter().map(RopeTable::bytes).sum();
         (4 * self.graph.buffers.floats() + tables) as u64
+    }
+
+    /// What computes and what is kept.
+    #[cfg(test)]
+    pub(crate) fn parts(&mut self) -> (&mut Graph<'m>, &mut Cache) {
+        (&mut self.graph, &mut self.cache)
     }
 
     /// Positions of the cache that nobody has reserved.

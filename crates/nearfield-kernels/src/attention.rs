@@ -8,7 +8,7 @@ use std::ops::Range;
 use crate::key_value::{KeyValueLayout, KeyValueType, PAGE_POSITIONS};
 use crate::math;
 use crate::set::{KernelSet, multiversion};
-use block::{Block, HALF_QUANTUM, TOGETHER, attend};
+use block::{Block, FOUR, HALF_QUANTUM, TOGETHER, attend};
 
 /// Queries times heads up to which the cache is read directly. What is taken out of large heads leaves the first-level
 /// cache, so they gain for longer.
@@ -119,6 +119,10 @@ pub fn attention(
     while block * PAGE_POSITIONS < end {
         let start = block * PAGE_POSITIONS;
         let page = cache.page(block);
+        let ahead = (direct && (block + 1) * PAGE_POSITIONS < end).then(|| {
+            let next = cache.page(block + 1).as_ptr().addr();
+            next.wrapping_sub(page.as_ptr().addr()).cast_signed()
+        });
         let contents = if direct {
             let (keys, values) = cache.layout.head_of(page, head);
             Block::Half { keys, values }
@@ -127,12 +131,16 @@ pub fn attention(
             Block::Single { keys: &scratch.keys, values: &scratch.values }
         };
         let mut meet = |range: Range<usize>, visible: Range<usize>| {
-            for first in range.clone().step_by(TOGETHER) {
-                let count = TOGETHER.min(range.end - first);
+            // Twelve chains are faster where all queries fit in them, eight where there are many.
+            let share = if range.len() <= TOGETHER { TOGETHER } else { FOUR };
+            for first in range.clone().step_by(share) {
+                let count = share.min(range.end - first);
                 let together: [&[f32]; TOGETHER] = std::array::from_fn(|i| query(first + i.min(count - 1)));
                 attend(
                     set,
                     contents,
+                    // Once for all queries.
+                    ahead.filter(|_| first == range.start),
                     &together[..count],
                     visible.clone(),
                     settings,

@@ -19,10 +19,9 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use memmap2::MmapMut;
-
 use crate::format::WeightFormat;
 use crate::matmul::WeightMatrix;
+use crate::memory::LargeMemory;
 use crate::pool::ThreadPool;
 
 /// Rows in a panel.
@@ -143,26 +142,6 @@ pub(crate) fn unpack_row(format: WeightFormat, panel: &[u8], row: usize, out: &m
     }
 }
 
-/// Memory that holds panels: anonymous, in huge pages where the system has them.
-#[derive(Debug)]
-pub(crate) struct PanelMemory {
-    map: MmapMut,
-}
-
-impl PanelMemory {
-    fn new(bytes: usize) -> std::io::Result<Self> {
-        let map = MmapMut::map_anon(bytes.max(1))?;
-        // Huge pages save the processor lookups; without them everything works as well.
-        #[cfg(target_os = "linux")]
-        let _ = map.advise(memmap2::Advice::HugePage);
-        Ok(Self { map })
-    }
-
-    pub(crate) fn bytes(&self) -> &[u8] {
-        &self.map
-    }
-}
-
 /// Panels of one matrix to be written by one thread at a time.
 struct Unit<'o> {
     matrix: usize,
@@ -207,9 +186,9 @@ pub fn pack(
         });
         starts.push(Some((start, first)));
     }
-    let mut memory = PanelMemory::new(total)?;
+    let mut memory = LargeMemory::new(total, 0)?;
     let mut units = Vec::new();
-    let mut rest = &mut memory.map[..];
+    let mut rest = memory.bytes_mut();
     for (index, matrix) in
         matrices.iter().enumerate().filter(|(index, _)| matches!(starts[*index], Some((_, true))))
     {

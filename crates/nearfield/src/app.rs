@@ -49,6 +49,11 @@ impl App {
     }
 
     /// The store of models.
+    /// Where beginnings of requests are kept over restarts.
+    pub(crate) fn prefix_folder(&self) -> PathBuf {
+        self.data_folder().join("prefix-cache")
+    }
+
     pub(crate) fn hub(&self) -> Result<Hub> {
         Ok(Hub::open(self.data_folder.join("models"))?)
     }

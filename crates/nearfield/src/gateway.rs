@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use nearfield_api::Backend;
-use nearfield_engine::EngineOptions;
+use nearfield_engine::{EngineOptions, PrefixFiles};
 use nearfield_hub::{Hub, HubError, Installed, PullOptions};
 use nearfield_router::PolicyMode;
 use nearfield_server::gateway::{ConfiguredBackend, Gateway, GatewayOptions, Network};
@@ -15,6 +15,9 @@ use crate::app::App;
 use crate::config::{BackendConfig, Config, LOCAL_BACKEND, RulesFile};
 use crate::failure::Interrupted;
 use crate::reload;
+
+/// Least tokens of a beginning that is kept in a file: fewer are read anew almost as fast.
+const LEAST_KEPT: usize = 256;
 
 /// The gateway, and what has to be closed behind it.
 pub(crate) struct Opened {
@@ -31,9 +34,16 @@ impl Opened {
         app: &App,
         config: Config,
         hub: Hub,
-        engine: EngineOptions,
+        mut engine: EngineOptions,
         allow_paths: bool,
     ) -> Result<Self> {
+        engine.prefix_files = config.local.prefix_cache_files.map(|most| PrefixFiles {
+            folder: app.prefix_folder(),
+            bytes: most.0,
+            least: LEAST_KEPT,
+            // Each model has files of its own: its name is put in when it is loaded.
+            model: String::new(),
+        });
         let mut backends = Vec::with_capacity(config.backends.len() + 1);
         let local = answers_here(&config).then(|| local_backend(hub, engine, allow_paths));
         if let Some(local) = &local {

@@ -31,6 +31,14 @@ impl CacheDomain {
         Self(Name::Shared(name.into()))
     }
 
+    /// Its name; `None` for a request on its own.
+    pub(super) fn name(&self) -> Option<&str> {
+        match &self.0 {
+            Name::Shared(name) => Some(name),
+            Name::Request(_) => None,
+        }
+    }
+
     /// A domain that no name can stand for.
     pub(crate) fn of_request(number: u64) -> Self {
         Self(Name::Request(number))

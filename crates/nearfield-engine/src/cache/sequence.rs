@@ -50,6 +50,10 @@ impl Sequence {
         }
     }
 
+    pub(super) fn domain(&self) -> Option<&CacheDomain> {
+        self.domain.as_ref()
+    }
+
     /// Positions that hold tokens.
     pub fn length(&self) -> usize {
         self.tokens.len()
@@ -165,6 +169,12 @@ impl Sequence {
     /// Whether it has whole shared blocks and nothing else.
     pub(super) fn ends_with_shared(&self) -> bool {
         self.pages.len() == self.shared && self.length() == self.shared * PAGE_POSITIONS
+    }
+
+    /// Takes over blocks that were read into its own pages, and the recurrent state after them.
+    pub(super) fn take_read(&mut self, tokens: &[u32], state: RecurrentState) {
+        self.tokens.extend_from_slice(tokens);
+        self.state = state;
     }
 
     /// Takes over a shared block.

@@ -8,7 +8,7 @@ const PAGE: usize = PAGE_POSITIONS;
 
 fn cache(pages: usize) -> Cache {
     let model = Model::open(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/llama")).unwrap();
-    Cache::new(model.architecture(), KeyValueType::F16, pages * PAGE)
+    Cache::new(model.architecture(), KeyValueType::F16, pages * PAGE).unwrap()
 }
 
 fn tokens(count: usize, seed: u32) -> Vec<u32> {

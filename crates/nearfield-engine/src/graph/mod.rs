@@ -9,6 +9,8 @@ mod draft;
 mod experts;
 mod feed_forward;
 mod guesses;
+#[cfg(test)]
+mod layer_tests;
 mod per_layer;
 
 use nearfield_model::{Architecture, Layer, Model};

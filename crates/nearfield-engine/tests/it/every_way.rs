@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use nearfield_engine::{
-    CacheDomain, Chunk, DraftRow, KernelSet, LogitsWanted, Runner, RunnerOptions, Sequence,
+    CacheDomain, Chunk, DraftRow, KernelSet, LogitsWanted, PrefixFiles, Runner, RunnerOptions, Sequence,
+    prefix_files,
 };
 use nearfield_model::Model;
 
@@ -24,6 +25,7 @@ struct Proof {
     most_rows: usize,
     most_pieces: usize,
     hit_tokens: u64,
+    disk_tokens: u64,
     evicted_blocks: u64,
     drafts_right: usize,
     drafts_wrong: usize,
@@ -59,6 +61,7 @@ impl Proof {
     fn count(&mut self, runner: &Runner<'_>) {
         let counters = runner.prefix_counters();
         self.hit_tokens += counters.hit_tokens;
+        self.disk_tokens += counters.disk_tokens;
         self.evicted_blocks += counters.evicted_blocks;
     }
 
@@ -69,7 +72,7 @@ impl Proof {
         assert_eq!(self.heads_compared > 20, recurrent, "{self:?}");
         assert!(self.most_rows >= 32, "{self:?}");
         assert!(self.most_pieces > 1, "{self:?}");
-        assert!(self.hit_tokens > 0, "{self:?}");
+        assert!(self.hit_tokens > 0 && self.disk_tokens > 0, "{self:?}");
         assert!(self.evicted_blocks > 0, "{self:?}");
         assert!(self.drafts_right > 0 && self.drafts_wrong > 0, "{self:?}");
         let places = [("experts mapped", true), ("mapped", false), ("memory", true)];
@@ -162,7 +165,7 @@ fn bits(row: &[f32]) -> Vec<u32> {
 /// A way to the logits.
 type Way = fn(&Case, &RunnerOptions, &mut Proof);
 
-const WAYS: [Way; 6] = [whole, in_pieces, with_neighbours, cached, evicted, drafted];
+const WAYS: [Way; 7] = [whole, in_pieces, with_neighbours, cached, from_a_file, evicted, drafted];
 
 fn whole(case: &Case, options: &RunnerOptions, proof: &mut Proof) {
     let mut runner = proof.runner(case, options);
@@ -227,15 +230,7 @@ fn with_neighbours(case: &Case, options: &RunnerOptions, proof: &mut Proof) {
 fn cached(case: &Case, options: &RunnerOptions, proof: &mut Proof) {
     let mut runner = proof.runner(case, options);
     let domain = CacheDomain::new("here");
-    let last = case.text.len() - 1;
-    // A first turn: the prompt, as far as it is whole blocks, then the answer, in steps that end with blocks.
-    let mut first = runner.open_in(domain.clone(), case.text.len()).unwrap();
-    assert_eq!(runner.resume(&mut first, &case.text[..PROMPT]), 0);
-    for piece in case.text[..last].chunks(32) {
-        feed(&mut runner, &mut first, piece);
-        runner.share(&mut first);
-    }
-    runner.close(first);
+    first_turn(case, &mut runner, &domain);
     for (way, text) in [("prompt cached", &case.text[..PROMPT]), ("conversation continued", &case.text[..])] {
         let mut sequence = runner.open_in(domain.clone(), case.text.len() + 3).unwrap();
         let taken = runner.resume(&mut sequence, text);
@@ -250,6 +245,41 @@ fn cached(case: &Case, options: &RunnerOptions, proof: &mut Proof) {
     // In another domain the same tokens are all computed.
     let mut other = runner.open_in(CacheDomain::new("there"), case.text.len()).unwrap();
     assert_eq!(runner.resume(&mut other, &case.text), 0);
+    proof.count(&runner);
+}
+
+/// A first turn: the prompt, as far as it is whole blocks, then the answer, in steps that end with blocks.
+fn first_turn(case: &Case, runner: &mut Runner<'_>, domain: &CacheDomain) {
+    let mut first = runner.open_in(domain.clone(), case.text.len()).unwrap();
+    assert_eq!(runner.resume(&mut first, &case.text[..PROMPT]), 0);
+    for piece in case.text[..case.text.len() - 1].chunks(32) {
+        feed(runner, &mut first, piece);
+        runner.share(&mut first);
+    }
+    runner.close(first);
+}
+
+/// What another process would have computed, read from its files.
+fn from_a_file(case: &Case, options: &RunnerOptions, proof: &mut Proof) {
+    let folder = tempfile::tempdir().unwrap();
+    let files =
+        PrefixFiles { folder: folder.path().to_owned(), bytes: 1 << 30, least: 32, model: case.what.clone() };
+    let domain = CacheDomain::new("here");
+    let mut before = proof.runner(case, options);
+    before.keep_files(&files).unwrap();
+    first_turn(case, &mut before, &domain);
+    drop(before);
+    assert_eq!(prefix_files(folder.path()).unwrap().len(), 1, "{}", case.what);
+    let mut runner = proof.runner(case, options);
+    runner.keep_files(&files).unwrap();
+    for (place, found) in [("there", 0), ("here", PROMPT)] {
+        let mut sequence = runner.open_in(CacheDomain::new(place), case.text.len() + 3).unwrap();
+        assert_eq!(runner.resume(&mut sequence, &case.text), found, "{}", case.what);
+        let got = feed(&mut runner, &mut sequence, &case.text[found..]);
+        case.compare(found, &got, "from a file", options);
+        case.compare_head(&mut runner, &mut sequence, "from a file", proof);
+        runner.close(sequence);
+    }
     proof.count(&runner);
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use nearfield_engine::{CacheDomain, Engine, EngineOptions, Generate};
+use nearfield_engine::{CacheDomain, Engine, EngineOptions, Generate, PrefixFiles};
 use nearfield_model::Model;
 
 use crate::callers::{answer, chance, collect, options, prompt, request, soon, start};
@@ -98,6 +98,40 @@ fn switched_off_it_keeps_nothing() {
     assert_eq!((again.stats.cached_tokens, engine.counters().prompt_rows), (0, 200));
     assert_eq!(again.tokens, cold.tokens);
     soon("an empty cache", || engine.counters().prefix.hit_tokens == 0);
+}
+
+#[test]
+fn beginnings_outlive_the_engine_where_somebody_asked_for_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let files = |model: &str| PrefixFiles {
+        folder: folder.path().join("prefixes"),
+        bytes: 1 << 20,
+        least: 64,
+        model: model.to_owned(),
+    };
+    let with = |model| start(EngineOptions { prefix_files: Some(files(model)), ..options() });
+    let ask = |engine: &Engine, domain| answer(engine, asking(long(100), domain));
+    let plain = start(options());
+    assert!(with("one").plan().scratch_bytes > plain.plan().scratch_bytes, "it is part of the plan");
+    let cold = ask(&with("one"), "a");
+    assert_eq!(cold.stats.cached_tokens, 0);
+    let engine = with("one");
+    let warm = ask(&engine, "a");
+    assert_eq!((warm.stats.cached_tokens, engine.counters().prefix.disk_tokens), (96, 96));
+    assert!(warm.tokens == cold.tokens && warm.logprobs == cold.logprobs);
+    assert_eq!(ask(&engine, "a").stats.cached_tokens, 96, "from memory now");
+    assert_eq!(engine.counters().prefix.disk_tokens, 96);
+    // Neither another domain nor another model finds it, nor does anybody once the files are gone.
+    assert_eq!(ask(&with("one"), "b").stats.cached_tokens, 0);
+    assert_eq!(ask(&with("two"), "a").stats.cached_tokens, 0);
+    std::fs::remove_dir_all(folder.path().join("prefixes")).unwrap();
+    assert_eq!(ask(&with("one"), "a").stats.cached_tokens, 0);
+    let blocked = folder.path().join("file");
+    std::fs::write(&blocked, "").unwrap();
+    let blocked = PrefixFiles { folder: blocked, ..files("one") };
+    let model = Arc::new(Model::open(&crate::support::folder("llama")).unwrap());
+    let refused = Engine::start(model, &EngineOptions { prefix_files: Some(blocked), ..options() });
+    assert!(refused.err().unwrap().to_string().contains("choose another folder"));
 }
 
 #[test]

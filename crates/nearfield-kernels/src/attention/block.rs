@@ -1,13 +1,14 @@
-//! A block of 32 keys against up to four queries at once: scores, softmax, weighted values.
+//! A block of 32 keys against up to six queries at once: scores, softmax, weighted values.
 //!
-//! Both products are the same small one: four rows of factors with a matrix of which two vectors are taken at a time, so
-//! that eight chains of fused multiply-adds are under way and each loaded vector serves four queries.
+//! Both products are the same small one: up to six rows of factors with a matrix of which two vectors are taken at a time,
+//! so that up to twelve chains of fused multiply-adds are under way and each loaded vector serves all queries.
 
 use std::ops::Range;
 
 use super::{AttentionSettings, State};
 use crate::key_value::PAGE_POSITIONS;
 use crate::math;
+use crate::matmul::prefetch;
 use crate::set::KernelSet;
 use crate::simd::Simd;
 #[cfg(target_arch = "x86_64")]
@@ -15,7 +16,9 @@ use crate::simd::{avx2::Avx2, avx512::Avx512};
 use crate::vector::{reduce_tree, soft_cap_body};
 
 /// Queries that meet a block at once.
-pub(super) const TOGETHER: usize = 4;
+pub(super) const TOGETHER: usize = 6;
+/// Queries that it is best given of many.
+pub(super) const FOUR: usize = 4;
 
 /// Keys, `[head_size][32]`, and values, `[32][head_size]`, of one head and block.
 #[derive(Clone, Copy)]
@@ -29,14 +32,19 @@ pub(super) enum Block<'a> {
 /// What the head size must be a multiple of, so that values can be taken from the cache in whole vectors.
 pub(super) const HALF_QUANTUM: usize = 32;
 
-/// Up to four queries, which see the keys `visible` of the block, against it. `outputs` holds their running outputs,
+/// How far behind the keys and values of a block those of the block lie that is read after it, in bytes. They are asked
+/// for meanwhile, and nothing else is done with them.
+pub(super) type Ahead = isize;
+
+/// Up to six queries, which see the keys `visible` of the block, against it. `outputs` holds their running outputs,
 /// one after the other.
 ///
 /// # Panics
-/// If there is no query or more than four, or the lengths do not agree.
+/// If there is no query or more than six, or the lengths do not agree.
 pub(super) fn attend(
     set: KernelSet,
     block: Block<'_>,
+    next: Option<Ahead>,
     queries: &[&[f32]],
     visible: Range<usize>,
     settings: &AttentionSettings,
@@ -46,7 +54,7 @@ pub(super) fn attend(
     let size = outputs.len() / queries.len();
     assert!(
         (1..=TOGETHER).contains(&queries.len()) && states.len() == queries.len(),
-        "one to four queries with a state each"
+        "one to six queries with a state each"
     );
     assert!(queries.iter().all(|query| query.len() == size), "queries and outputs have the head size");
     assert!(visible.end <= PAGE_POSITIONS && visible.start < visible.end, "keys of the block");
@@ -60,20 +68,22 @@ pub(super) fn attend(
             assert!(size.is_multiple_of(HALF_QUANTUM), "whole vectors");
         }
     }
+    // Without a block to come the present one is asked for, which costs next to nothing.
+    let ahead = next.unwrap_or(0);
     match set {
         KernelSet::Scalar => plain(block, queries, visible, settings, states, outputs),
         #[cfg(target_arch = "x86_64")]
         // SAFETY: the lengths were checked; a set other than `Scalar` comes from `KernelSet::available`, which has
         // checked the features.
         KernelSet::Avx2 | KernelSet::AvxVnni => unsafe {
-            on_avx2(block, queries, visible, settings, states, outputs);
+            on_avx2(block, ahead, queries, visible, settings, states, outputs);
         },
         #[cfg(target_arch = "x86_64")]
         // SAFETY: as above.
-        KernelSet::Avx512 => unsafe { on_avx512(block, queries, visible, settings, states, outputs) },
+        KernelSet::Avx512 => unsafe { on_avx512(block, ahead, queries, visible, settings, states, outputs) },
         #[cfg(target_arch = "aarch64")]
         // SAFETY: as above.
-        KernelSet::Neon => unsafe { on_neon(block, queries, visible, settings, states, outputs) },
+        KernelSet::Neon => unsafe { on_neon(block, ahead, queries, visible, settings, states, outputs) },
     }
 }
 
@@ -82,6 +92,7 @@ macro_rules! on_set {
         #[target_feature(enable = $features)]
         unsafe fn $name(
             block: Block<'_>,
+            ahead: Ahead,
             queries: &[&[f32]],
             visible: Range<usize>,
             settings: &AttentionSettings,
@@ -94,7 +105,7 @@ macro_rules! on_set {
                     // SAFETY: the features are enabled; `attend` has checked the lengths.
                     unsafe {
                         body::<$set, false>(
-                            keys, values, singles, queries, visible, settings, states, outputs,
+                            keys, values, singles, ahead, queries, visible, settings, states, outputs,
                         );
                     }
                 }
@@ -102,7 +113,17 @@ macro_rules! on_set {
                     let (keys, values) = (keys.as_ptr(), values.as_ptr());
                     // SAFETY: as above.
                     unsafe {
-                        body::<$set, true>(keys, values, &[], queries, visible, settings, states, outputs);
+                        body::<$set, true>(
+                            keys,
+                            values,
+                            &[],
+                            ahead,
+                            queries,
+                            visible,
+                            settings,
+                            states,
+                            outputs,
+                        );
                     }
                 }
             }
@@ -124,6 +145,7 @@ unsafe fn body<S: Simd, const HALF: bool>(
     keys: *const u8,
     values: *const u8,
     singles: &[f32],
+    ahead: Ahead,
     queries: &[&[f32]],
     visible: Range<usize>,
     settings: &AttentionSettings,
@@ -135,7 +157,7 @@ unsafe fn body<S: Simd, const HALF: bool>(
     let bytes = if HALF { 2 } else { 4 };
     let width = 2 * S::ROWS;
     let query = |i: usize| queries[i.min(count - 1)].as_ptr();
-    let factors = [query(0), query(1), query(2), query(3)];
+    let factors = [query(0), query(1), query(2), query(3), query(4), query(5)];
     let mut scores = [[0.0_f32; PAGE_POSITIONS]; TOGETHER];
     let mut corrections = [0.0_f32; TOGETHER];
     // SAFETY: the caller's promise; a block has 32 keys, of which `width` are taken at a time.
@@ -144,14 +166,23 @@ unsafe fn body<S: Simd, const HALF: bool>(
         for first in (0..PAGE_POSITIONS).step_by(width) {
             let at = keys.add(first * bytes);
             let step = PAGE_POSITIONS * bytes;
-            if count > 2 {
-                let sums = four::<S, HALF>(factors, at, step, size, [[zero; 2]; 4]);
+            let [a, b, c, d, ..] = factors;
+            if count > 4 {
+                let sums = six::<S, HALF>(factors, at, step, ahead, size, [[zero; 2]; 6]);
+                put::<S>(sums[0], scores[0][first..].as_mut_ptr());
+                put::<S>(sums[1], scores[1][first..].as_mut_ptr());
+                put::<S>(sums[2], scores[2][first..].as_mut_ptr());
+                put::<S>(sums[3], scores[3][first..].as_mut_ptr());
+                put::<S>(sums[4], scores[4][first..].as_mut_ptr());
+                put::<S>(sums[5], scores[5][first..].as_mut_ptr());
+            } else if count > 2 {
+                let sums = four::<S, HALF>([a, b, c, d], at, step, ahead, size, [[zero; 2]; 4]);
                 put::<S>(sums[0], scores[0][first..].as_mut_ptr());
                 put::<S>(sums[1], scores[1][first..].as_mut_ptr());
                 put::<S>(sums[2], scores[2][first..].as_mut_ptr());
                 put::<S>(sums[3], scores[3][first..].as_mut_ptr());
             } else {
-                let sums = two::<S, HALF>([factors[0], factors[1]], at, step, size, [[zero; 2]; 2]);
+                let sums = two::<S, HALF>([a, b], at, step, ahead, size, [[zero; 2]; 2]);
                 put::<S>(sums[0], scores[0][first..].as_mut_ptr());
                 put::<S>(sums[1], scores[1][first..].as_mut_ptr());
             }
@@ -162,7 +193,7 @@ unsafe fn body<S: Simd, const HALF: bool>(
     }
     let keys_seen = visible.len();
     let weight = |i: usize| scores[i.min(count - 1)][visible.start..].as_ptr();
-    let factors = [weight(0), weight(1), weight(2), weight(3)];
+    let factors = [weight(0), weight(1), weight(2), weight(3), weight(4), weight(5)];
     let output = outputs.as_mut_ptr();
     let mut first = 0;
     while first + width <= size {
@@ -177,17 +208,26 @@ unsafe fn body<S: Simd, const HALF: bool>(
                     S::mul(S::load_float(to(i).add(S::ROWS)), correction),
                 ]
             };
-            if count > 2 {
-                let sums =
-                    four::<S, HALF>(factors, at, size * bytes, keys_seen, [old(0), old(1), old(2), old(3)]);
+            let [a, b, c, d, ..] = factors;
+            // A query that is there twice is written twice alike.
+            if count > 4 {
+                let old = [old(0), old(1), old(2), old(3), old(4), old(5)];
+                let sums = six::<S, HALF>(factors, at, size * bytes, ahead, keys_seen, old);
                 put::<S>(sums[0], to(0));
                 put::<S>(sums[1], to(1));
                 put::<S>(sums[2], to(2));
-                // The fourth of three is the third once more.
+                put::<S>(sums[3], to(3));
+                put::<S>(sums[4], to(4));
+                put::<S>(sums[5], to(5));
+            } else if count > 2 {
+                let old = [old(0), old(1), old(2), old(3)];
+                let sums = four::<S, HALF>([a, b, c, d], at, size * bytes, ahead, keys_seen, old);
+                put::<S>(sums[0], to(0));
+                put::<S>(sums[1], to(1));
+                put::<S>(sums[2], to(2));
                 put::<S>(sums[3], to(3));
             } else {
-                let factors = [factors[0], factors[1]];
-                let sums = two::<S, HALF>(factors, at, size * bytes, keys_seen, [old(0), old(1)]);
+                let sums = two::<S, HALF>([a, b], at, size * bytes, ahead, keys_seen, [old(0), old(1)]);
                 put::<S>(sums[0], to(0));
                 put::<S>(sums[1], to(1));
             }
@@ -220,72 +260,44 @@ unsafe fn take<S: Simd, const HALF: bool>(from: *const u8) -> S::F {
     unsafe { if HALF { S::load_halves(from) } else { S::load_float(from.cast()) } }
 }
 
-/// `sums[i] + factors[i][0] * matrix[0] + factors[i][1] * matrix[1] + ..`, by fused multiply-adds in this order. Rows of
-/// the matrix are `step` bytes apart, and two vectors of each are read.
-///
-/// # Safety
-/// The CPU has `S`; `count` factors and rows may be read.
-#[inline(always)]
-unsafe fn four<S: Simd, const HALF: bool>(
-    factors: [*const f32; 4],
-    matrix: *const u8,
-    step: usize,
-    count: usize,
-    sums: [[S::F; 2]; 4],
-) -> [[S::F; 2]; 4] {
-    let [[mut a0, mut a1], [mut b0, mut b1], [mut c0, mut c1], [mut d0, mut d1]] = sums;
-    for k in 0..count {
-        // SAFETY: the caller's promise.
-        unsafe {
-            let at = matrix.add(k * step);
-            let low = take::<S, HALF>(at);
-            let high = take::<S, HALF>(at.add(S::ROWS * if HALF { 2 } else { 4 }));
-            let factor = S::splat_float(*factors[0].add(k));
-            a0 = S::fma(low, factor, a0);
-            a1 = S::fma(high, factor, a1);
-            let factor = S::splat_float(*factors[1].add(k));
-            b0 = S::fma(low, factor, b0);
-            b1 = S::fma(high, factor, b1);
-            let factor = S::splat_float(*factors[2].add(k));
-            c0 = S::fma(low, factor, c0);
-            c1 = S::fma(high, factor, c1);
-            let factor = S::splat_float(*factors[3].add(k));
-            d0 = S::fma(low, factor, d0);
-            d1 = S::fma(high, factor, d1);
+/// Defines `sums[i] + factors[i][0] * matrix[0] + factors[i][1] * matrix[1] + ..`, by fused multiply-adds in this order,
+/// for a number of rows of factors. Rows of the matrix are `step` bytes apart, and two vectors of each are read; those
+/// `ahead` of them are asked for. The sums are variables of their own: an array of them would live in memory.
+macro_rules! products {
+    ($name:ident, $count:literal, $([$low:ident, $high:ident, $row:literal]),+) => {
+        /// # Safety
+        /// The CPU has `S`; `count` factors and rows may be read.
+        #[inline(always)]
+        unsafe fn $name<S: Simd, const HALF: bool>(
+            factors: [*const f32; $count],
+            matrix: *const u8,
+            step: usize,
+            ahead: Ahead,
+            count: usize,
+            sums: [[S::F; 2]; $count],
+        ) -> [[S::F; 2]; $count] {
+            let [$([mut $low, mut $high]),+] = sums;
+            for k in 0..count {
+                // SAFETY: the caller's promise.
+                unsafe {
+                    let at = matrix.add(k * step);
+                    prefetch(at.wrapping_offset(ahead));
+                    let low = take::<S, HALF>(at);
+                    let high = take::<S, HALF>(at.add(S::ROWS * if HALF { 2 } else { 4 }));
+                    $(
+                        let factor = S::splat_float(*factors[$row].add(k));
+                        $low = S::fma(low, factor, $low);
+                        $high = S::fma(high, factor, $high);
+                    )+
+                }
+            }
+            [$([$low, $high]),+]
         }
-    }
-    [[a0, a1], [b0, b1], [c0, c1], [d0, d1]]
+    };
 }
-
-/// As [`four`], with two rows of factors.
-///
-/// # Safety
-/// As [`four`].
-#[inline(always)]
-unsafe fn two<S: Simd, const HALF: bool>(
-    factors: [*const f32; 2],
-    matrix: *const u8,
-    step: usize,
-    count: usize,
-    sums: [[S::F; 2]; 2],
-) -> [[S::F; 2]; 2] {
-    let [[mut a0, mut a1], [mut b0, mut b1]] = sums;
-    for k in 0..count {
-        // SAFETY: the caller's promise.
-        unsafe {
-            let at = matrix.add(k * step);
-            let low = take::<S, HALF>(at);
-            let high = take::<S, HALF>(at.add(S::ROWS * if HALF { 2 } else { 4 }));
-            let factor = S::splat_float(*factors[0].add(k));
-            a0 = S::fma(low, factor, a0);
-            a1 = S::fma(high, factor, a1);
-            let factor = S::splat_float(*factors[1].add(k));
-            b0 = S::fma(low, factor, b0);
-            b1 = S::fma(high, factor, b1);
-        }
-    }
-    [[a0, a1], [b0, b1]]
-}
+products!(two, 2, [a0, a1, 0], [b0, b1, 1]);
+products!(four, 4, [a0, a1, 0], [b0, b1, 1], [c0, c1, 2], [d0, d1, 3]);
+products!(six, 6, [a0, a1, 0], [b0, b1, 1], [c0, c1, 2], [d0, d1, 3], [e0, e1, 4], [f0, f1, 5]);
 
 /// The definition, in plain Rust.
 fn plain(

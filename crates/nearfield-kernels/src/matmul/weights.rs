@@ -6,7 +6,8 @@ use std::sync::Arc;
 use crate::format::WeightFormat;
 use crate::fp4::{Fp4Planes, PlanesMismatch};
 use crate::fp8::{FP8_BLOCK, Fp8Scales, ScalesMismatch};
-use crate::panel::{self, PANEL_ROWS, PanelMemory};
+use crate::memory::LargeMemory;
+use crate::panel::{self, PANEL_ROWS};
 
 /// A weight matrix: `rows` output features of `columns` inputs, as it lies in a file or in panels.
 #[derive(Clone, Debug)]
@@ -37,7 +38,7 @@ impl std::error::Error for ShapeMismatch {}
 enum Storage<'a> {
     File(&'a [u8]),
     Planes(Fp4Planes<'a>),
-    Panels { memory: Arc<PanelMemory>, start: usize },
+    Panels { memory: Arc<LargeMemory>, start: usize },
 }
 
 /// Where a row is.
@@ -283,7 +284,7 @@ impl<'a> WeightMatrix<'a> {
     }
 
     /// The same matrix with its bytes where [`WeightMatrix::pack`] wrote them.
-    pub(crate) fn use_panels(&mut self, memory: Arc<PanelMemory>, start: usize) {
+    pub(crate) fn use_panels(&mut self, memory: Arc<LargeMemory>, start: usize) {
         self.storage = Storage::Panels { memory, start };
     }
 

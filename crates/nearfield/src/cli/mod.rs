@@ -1,6 +1,7 @@
 //! The command line: one file and one struct for each command.
 
 mod bench;
+mod cache;
 mod chat;
 mod eval;
 mod fit;
@@ -84,6 +85,7 @@ enum Command {
     Route(route::RouteCommand),
     Keys(keys::KeysCommand),
     Ledger(ledger::LedgerCommand),
+    Cache(cache::CacheCommand),
 }
 
 impl Command {
@@ -122,6 +124,7 @@ impl Command {
             Self::Route(command) => command.run(app),
             Self::Keys(command) => command.run(app),
             Self::Ledger(command) => Box::pin(command.run(app)).await,
+            Self::Cache(command) => command.run(app),
         }
     }
 }

@@ -74,6 +74,8 @@ pub(crate) struct LocalSection {
     pub(crate) queue: Option<usize>,
     /// Memory for the beginnings of earlier requests.
     pub(crate) prefix_cache: Option<PrefixCache>,
+    /// Most bytes of files that keep them over restarts; none without it.
+    pub(crate) prefix_cache_files: Option<Bytes>,
     /// Keys, by id, that share them, under names of their own.
     pub(crate) cache_domains: BTreeMap<String, Vec<String>>,
     /// Memory that all loaded models together may take.
@@ -92,6 +94,7 @@ impl Default for LocalSection {
             slots: None,
             queue: None,
             prefix_cache: None,
+            prefix_cache_files: None,
             cache_domains: BTreeMap::new(),
             memory: None,
         }

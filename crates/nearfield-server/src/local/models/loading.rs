@@ -7,11 +7,27 @@ use std::time::Instant;
 
 use nearfield_api::Error;
 use nearfield_engine::{Engine, EngineError, EngineOptions, Plan, available_memory};
-use nearfield_hub::Installed;
+use nearfield_hub::{Installed, Manifest};
 use nearfield_model::{Model, Text};
 
 use super::super::errors::{model_error, out_of_memory, start_error};
 use super::{Lease, Loaded, Models};
+
+/// What tells a model's files from all others: the hash over what was verified when they were fetched, or, of files
+/// outside the store, their names, sizes and times.
+fn identity(path: &Path, manifest: Option<&Manifest>) -> String {
+    if let Some(manifest) = manifest {
+        return manifest.content.clone();
+    }
+    let of = |path: &Path| {
+        let metadata = std::fs::metadata(path).ok()?;
+        Some(format!("{}\0{}\0{:?}", path.display(), metadata.len(), metadata.modified().ok()?))
+    };
+    let inside = std::fs::read_dir(path).into_iter().flatten().flatten().map(|entry| entry.path());
+    let mut files: Vec<String> = inside.chain([path.to_owned()]).filter_map(|path| of(&path)).collect();
+    files.sort_unstable();
+    files.join("\n")
+}
 
 impl Models {
     /// Loads a model. Only whoever has the turn to load calls this, and never on a thread that serves others.
@@ -36,7 +52,7 @@ impl Models {
 
     fn start(&self, installed: Installed) -> Result<Loaded, Error> {
         let began = Instant::now();
-        let Installed { name, path, bytes, .. } = installed;
+        let Installed { name, path, bytes, manifest, .. } = installed;
         tracing::info!(model = name, bytes, "loading a model");
         let (model, text) = open(&path)?;
         let skipped: Vec<String> = model.tensors().skipped().iter().map(ToString::to_string).collect();
@@ -47,7 +63,10 @@ impl Models {
         let unknown =
             (text.tokenizer().vocabulary_size()..vocabulary).filter_map(|id| u32::try_from(id).ok());
         let unknown = unknown.collect();
-        let options = self.make_room(&model)?;
+        let mut options = self.make_room(&model)?;
+        if let Some(files) = &mut options.prefix_files {
+            files.model = identity(&path, manifest.as_ref());
+        }
         let engine = Engine::start(model, &options).map_err(|error| self.not_started(&error))?;
         let load_time = began.elapsed();
         let kernels = engine.kernels().name();
