@@ -79,16 +79,15 @@ impl Cache {
         let pages = positions.div_ceil(PAGE_POSITIONS);
         let layers = architecture
             .all_layers()
-            .map(|layer| match layer.cached() {
-                Some(layer) => {
-                    let layout = KeyValueLayout::new(kind, layer.key_value_heads, layer.head_size)
-                        .with_scales(layer.cache_scales);
-                    Ok(Layer { layout, memory: LargeMemory::new(pages * layout.page_bytes(), SMALL_PAGES)? })
-                }
-                None => {
-                    let memory = LargeMemory::new(0, SMALL_PAGES)?;
-                    Ok(Layer { layout: KeyValueLayout::new(kind, 0, 0), memory })
-                }
+            .map(|layer| {
+                let layout = layer.cached().map_or_else(
+                    || KeyValueLayout::new(kind, 0, 0),
+                    |layer| {
+                        KeyValueLayout::new(kind, layer.key_value_heads, layer.head_size)
+                            .with_scales(layer.cache_scales)
+                    },
+                );
+                Ok(Layer { layout, memory: LargeMemory::new(pages * layout.page_bytes(), SMALL_PAGES)? })
             })
             .collect::<std::io::Result<_>>()?;
         Ok(Self {

@@ -17,6 +17,7 @@
 //! ```
 
 use std::collections::HashMap;
+use std::fmt::Write as _;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
@@ -133,7 +134,9 @@ impl Names {
     pub(super) fn follow(&mut self, block: &[u32]) -> Name {
         let mut hash = Sha256::new();
         hash.update(self.last);
-        block.iter().for_each(|token| hash.update(token.to_le_bytes()));
+        for token in block {
+            hash.update(token.to_le_bytes());
+        }
         self.last = hash.finalize().into();
         Name(self.last)
     }
@@ -145,7 +148,11 @@ pub(super) struct Name([u8; 32]);
 
 impl Name {
     fn path(&self, folder: &Path) -> PathBuf {
-        let text: String = self.0[..20].iter().map(|byte| format!("{byte:02x}")).collect();
+        let text = self.0[..20].iter().fold(String::new(), |mut text, byte| {
+            // Writing to a string does not fail.
+            let _ = write!(text, "{byte:02x}");
+            text
+        });
         folder.join(text).with_extension(ENDING)
     }
 }
@@ -241,7 +248,9 @@ impl DiskTier {
         bytes.extend_from_slice(&[0; 8]);
         bytes.extend_from_slice(&(tokens.len() as u32).to_le_bytes());
         bytes.extend_from_slice(&[0; 4]);
-        tokens.iter().for_each(|token| bytes.extend_from_slice(&token.to_le_bytes()));
+        for token in tokens {
+            bytes.extend_from_slice(&token.to_le_bytes());
+        }
         content(&mut bytes);
         let length = ((bytes.len() + TRAILER) as u64).to_le_bytes();
         bytes[8..16].copy_from_slice(&length);

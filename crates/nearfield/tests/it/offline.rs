@@ -8,8 +8,8 @@ use std::io::{BufRead as _, BufReader, ErrorKind, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::process::{Command, Stdio};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use nearfield_server::offline;
@@ -93,8 +93,7 @@ fn probes(home: &Home, model: &str) {
     every_thread_is_sealed(serving.child.id());
     let streaming = Streaming::start(&serving, model);
     streaming.wait_for_more();
-    let before = counters();
-    let connected = streaming.connections();
+    let (before, connected) = streaming.counted();
     let sealed = probe("sealed", trap.address());
     streaming.wait_for_more();
     let own = streaming.stop() - connected;
@@ -282,21 +281,26 @@ fn tell(who: &str, what: &str, result: std::io::Result<()>) {
 /// Somebody who asks a server for one streamed answer after the other.
 struct Streaming {
     events: Arc<AtomicU64>,
-    connections: Arc<AtomicU64>,
+    /// How many it has begun; locked while one begins.
+    connections: Arc<Mutex<u64>>,
     stop: Arc<AtomicBool>,
     thread: std::thread::JoinHandle<()>,
 }
 
 impl Streaming {
     fn start(serving: &Serving, model: &str) -> Self {
-        let [events, connections] = [(); 2].map(|()| Arc::new(AtomicU64::new(0)));
+        let (events, connections) = (Arc::new(AtomicU64::new(0)), Arc::new(Mutex::new(0)));
         let stop = Arc::new(AtomicBool::new(false));
         let (address, model) = (serving.address.clone(), model.to_owned());
         let (seen, opened, ended) = (Arc::clone(&events), Arc::clone(&connections), Arc::clone(&stop));
         let thread = std::thread::spawn(move || {
             while !ended.load(Ordering::SeqCst) {
-                opened.fetch_add(1, Ordering::SeqCst);
-                let reply = chat(&address, &model, "hello", 64, |_| {
+                let stream = {
+                    let mut opened = opened.lock().unwrap();
+                    *opened += 1;
+                    TcpStream::connect(&address).unwrap()
+                };
+                let reply = chat_on(stream, &model, "hello", 64, |_| {
                     seen.fetch_add(1, Ordering::SeqCst);
                 });
                 assert!(reply.contains("data: [DONE]"), "{reply}");
@@ -305,8 +309,10 @@ impl Streaming {
         Self { events, connections, stop, thread }
     }
 
-    fn connections(&self) -> u64 {
-        self.connections.load(Ordering::SeqCst)
+    /// The kernel's counters, and how many connections it has begun by then.
+    fn counted(&self) -> ((u64, u64), u64) {
+        let connections = self.connections.lock().unwrap();
+        (counters(), *connections)
     }
 
     /// Waits until more of an answer has come.
@@ -322,12 +328,22 @@ impl Streaming {
     fn stop(self) -> u64 {
         self.stop.store(true, Ordering::SeqCst);
         self.thread.join().unwrap();
-        self.connections.load(Ordering::SeqCst)
+        *self.connections.lock().unwrap()
     }
 }
 
 /// Asks for a streamed answer; `each` sees every event's line, and the whole reply comes back.
-fn chat(address: &str, model: &str, text: &str, tokens: u32, mut each: impl FnMut(&str)) -> String {
+fn chat(address: &str, model: &str, text: &str, tokens: u32, each: impl FnMut(&str)) -> String {
+    chat_on(TcpStream::connect(address).unwrap(), model, text, tokens, each)
+}
+
+fn chat_on(
+    mut stream: TcpStream,
+    model: &str,
+    text: &str,
+    tokens: u32,
+    mut each: impl FnMut(&str),
+) -> String {
     let body = json!({
         "model": model,
         "messages": [{ "role": "user", "content": text }],
@@ -336,7 +352,6 @@ fn chat(address: &str, model: &str, text: &str, tokens: u32, mut each: impl FnMu
         "seed": 1,
     })
     .to_string();
-    let mut stream = TcpStream::connect(address).unwrap();
     write!(
         stream,
         "POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {KEY}\r\n\
