@@ -26,6 +26,7 @@ from common import ROOT, arguments
 def parse():
     parser = arguments(__doc__.splitlines()[0])
     parser.add_argument("--only", action="append", choices=list(SECTIONS), metavar="SECTION", help=", ".join(SECTIONS))
+    parser.add_argument("--case", metavar="TEXT", help="only cases whose name holds this")
     parser.add_argument("--rounds", type=int, help="rounds of each case in all [default: each section's own]")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="begin no further round after so long")
     parser.add_argument("--quick", action="store_true", help="one short round of each section; results are only printed")
@@ -63,7 +64,8 @@ def run(options, results):
         kept = results["sections"].setdefault(name, {})
         if options.fresh:
             kept.clear()
-        cases, broken = list(section.cases(context)), set()
+        cases = [case for case in section.cases(context) if (options.case or "") in case.name]
+        broken = set()
         # A round of every case before the next of any, so that a run that is stopped has something of each.
         for number in range(1, wanted + 1):
             for case in cases:

@@ -8,7 +8,8 @@ use std::time::Duration;
 pub struct Error {
     /// The kind, from which status codes and retries derive.
     pub kind: ErrorKind,
-    /// What happened and what to do next. Never holds a credential or prompt text.
+    /// What happened and what to do next, for the caller. It never holds a credential; a provider's words in it may repeat
+    /// the prompt, so that it is neither logged nor recorded.
     pub message: String,
     /// The request field at fault, where one is.
     pub param: Option<String>,

@@ -153,7 +153,9 @@ impl Upstream {
         if let Some(rest) = error.message.strip_prefix("The backend") {
             error.message = format!("The backend `{}`{rest}", self.name);
         }
-        tracing::debug!(backend = self.name, kind = error.kind.as_str(), "{error}");
+        // A provider's words may repeat the prompt: they are for the caller.
+        let (backend, kind, code) = (&self.name, error.kind.as_str(), error.code.as_deref());
+        tracing::debug!(backend, kind, code, "the backend answered with an error");
         error
     }
 }

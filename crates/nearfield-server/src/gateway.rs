@@ -390,7 +390,8 @@ impl Gateway {
                     }));
                 }
                 Err(error) => {
-                    tracing::warn!(backend = facts.name, %error, "a backend does not list its models");
+                    let (backend, kind) = (&facts.name, error.kind.as_str());
+                    tracing::warn!(backend, kind, "a backend does not list its models");
                     failure = Some(error);
                 }
             }

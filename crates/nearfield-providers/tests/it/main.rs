@@ -3,6 +3,7 @@
 
 mod answers;
 mod conformance;
+mod conformance_faults;
 mod connections;
 mod faults;
 mod models;

@@ -1,6 +1,7 @@
 //! The program as its users meet it: the real binary with a data folder of its own.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on should say so at once")]
 
+mod canary;
 mod chat;
 mod cloud;
 mod configuration;
