@@ -8,6 +8,12 @@ use crate::vector::{LANES, reduce_tree};
 /// Columns of a state that go through all tokens together; at 128 rows they fill half of a first-level cache.
 const COLUMNS: usize = 32;
 
+/// Values of this size, which all published models have, go through few tokens whole and in place.
+const WIDE: usize = 128;
+
+/// Tokens up to which this is faster than to take columns out.
+const FEW: usize = 4;
+
 /// Added to the sum of squares of a query or key.
 const EPSILON: f32 = 1e-6;
 
@@ -54,12 +60,24 @@ pub fn delta_net(
     mut emit: impl FnMut(usize, usize, &[f32]),
 ) {
     prepare(tokens, state, scratch);
+    if tokens.value_size == WIDE && tokens.count <= FEW {
+        let outputs = &mut scratch[..tokens.count * WIDE];
+        whole(set, tokens, state, outputs);
+        for (token, output) in outputs.as_chunks::<WIDE>().0.iter().enumerate() {
+            emit(token, 0, output);
+        }
+        return;
+    }
     for first in (0..tokens.value_size).step_by(COLUMNS) {
         let outputs = run_columns(set, tokens, state, first, scratch);
         outputs.emit(first, &mut emit);
         let width = tokens.value_size;
         for (row, columns) in outputs.slice.as_chunks::<COLUMNS>().0.iter().enumerate() {
-            state[row * width + first..][..outputs.used].copy_from_slice(&columns[..outputs.used]);
+            let to = &mut state[row * width + first..];
+            match to.first_chunk_mut() {
+                Some(to) if outputs.used == COLUMNS => *to = *columns,
+                _ => to[..outputs.used].copy_from_slice(&columns[..outputs.used]),
+            }
         }
     }
 }
@@ -98,7 +116,7 @@ impl Columns<'_> {
 
 fn prepare(tokens: &DeltaTokens<'_>, state: &[f32], scratch: &mut Vec<f32>) {
     assert_eq!(state.len(), tokens.key_size * tokens.value_size, "a state is [key_size][value_size]");
-    scratch.resize((tokens.key_size + tokens.count) * COLUMNS, 0.0);
+    scratch.resize(((tokens.key_size + tokens.count) * COLUMNS).max(tokens.count.min(FEW) * WIDE), 0.0);
 }
 
 /// Takes the columns from `first` on through all tokens, on a copy.
@@ -110,10 +128,17 @@ fn run_columns<'a>(
     scratch: &'a mut [f32],
 ) -> Columns<'a> {
     let (slice, outputs) = scratch.split_at_mut(tokens.key_size * COLUMNS);
+    let outputs = &mut outputs[..tokens.count * COLUMNS];
     let used = COLUMNS.min(tokens.value_size - first);
     for (row, columns) in slice.as_chunks_mut::<COLUMNS>().0.iter_mut().enumerate() {
-        columns[..used].copy_from_slice(&state[row * tokens.value_size + first..][..used]);
-        columns[used..].fill(0.0);
+        let from = &state[row * tokens.value_size + first..];
+        match from.first_chunk() {
+            Some(from) if used == COLUMNS => *columns = *from,
+            _ => {
+                columns[..used].copy_from_slice(&from[..used]);
+                columns[used..].fill(0.0);
+            }
+        }
     }
     columns_of(set, tokens, first, used, slice, outputs);
     Columns { slice, outputs, used }
@@ -133,26 +158,49 @@ fn columns_of_body(
     slice: &mut [f32],
     outputs: &mut [f32],
 ) {
-    let slice = slice.as_chunks_mut::<COLUMNS>().0;
-    for (t, output) in outputs.as_chunks_mut::<COLUMNS>().0.iter_mut().enumerate() {
+    steps::<COLUMNS>(tokens, first, used, slice.as_chunks_mut().0, outputs.as_chunks_mut().0);
+}
+
+multiversion! {
+    fn whole / whole_avx2 / whole_avx512(
+        tokens: &DeltaTokens<'_>, state: &mut [f32], outputs: &mut [f32],
+    ) = whole_body;
+}
+
+/// All columns of a state of [`WIDE`] ones, in place: its rows are read one after the other.
+#[inline(always)]
+fn whole_body(tokens: &DeltaTokens<'_>, state: &mut [f32], outputs: &mut [f32]) {
+    steps::<WIDE>(tokens, 0, WIDE, state.as_chunks_mut().0, outputs.as_chunks_mut().0);
+}
+
+/// Takes `W` columns from `first` on, of which `used` are there, through all tokens.
+#[inline(always)]
+fn steps<const W: usize>(
+    tokens: &DeltaTokens<'_>,
+    first: usize,
+    used: usize,
+    slice: &mut [[f32; W]],
+    outputs: &mut [[f32; W]],
+) {
+    for (t, output) in outputs.iter_mut().take(tokens.count).enumerate() {
         let key = &tokens.keys[t * tokens.stride..][..tokens.key_size];
         let query = &tokens.queries[t * tokens.stride..][..tokens.key_size];
         let (decay, strength) =
             (tokens.decays[t * tokens.gate_stride], tokens.strengths[t * tokens.gate_stride]);
-        let mut values = [0.0_f32; COLUMNS];
+        let mut values = [0.0_f32; W];
         values[..used].copy_from_slice(&tokens.values[t * tokens.stride + first..][..used]);
-        let mut read = [0.0_f32; COLUMNS];
+        let mut read = [0.0_f32; W];
         for (row, k) in slice.iter_mut().zip(key) {
             for (s, sum) in row.iter_mut().zip(&mut read) {
                 *s *= decay;
                 *sum = s.mul_add(*k, *sum);
             }
         }
-        let mut delta = [0.0_f32; COLUMNS];
+        let mut delta = [0.0_f32; W];
         for ((delta, value), read) in delta.iter_mut().zip(values).zip(read) {
             *delta = strength * (value - read);
         }
-        let mut sums = [0.0_f32; COLUMNS];
+        let mut sums = [0.0_f32; W];
         for ((row, k), q) in slice.iter_mut().zip(key).zip(query) {
             for ((s, delta), sum) in row.iter_mut().zip(&delta).zip(&mut sums) {
                 *s = k.mul_add(*delta, *s);
