@@ -1,13 +1,15 @@
 //! Integer and FP4 weights meet int8 activations.
 
+use std::marker::PhantomData;
 use std::ops::Range;
 
+use super::outputs::Outputs;
 use super::weights::{RowPlace, row_pointers};
 use super::wide::{Chains, LEAST_ROWS, WIDE_ROWS, continue_wide};
 use super::{MatmulScratch, Output, WeightMatrix};
 use crate::activation::{GROUP, QuantizedRows};
 use crate::format::{GroupShape, WeightFormat};
-use crate::simd::Simd;
+use crate::simd::{Simd, Work};
 use crate::tile::{
     self, FileRows, Group, GroupActivation, PanelRows, Source, TILE_GROUPS, accumulate, unpack,
 };
@@ -64,6 +66,11 @@ pub(super) unsafe fn neon(
     unsafe { by_format::<crate::simd::neon::Neon>(weights, activations, rows, output, scratch) }
 }
 
+/// A format as a type, so that it is a constant also in functions that stand apart.
+trait KnownFormat {
+    const FORMAT: WeightFormat;
+}
+
 /// Calls the body once for each format, so that the format is a constant inside.
 ///
 /// # Safety
@@ -80,8 +87,12 @@ unsafe fn by_format<S: Simd>(
         ($($format:ident),*) => {
             match weights.format() {
                 $(WeightFormat::$format => {
+                    struct This;
+                    impl KnownFormat for This {
+                        const FORMAT: WeightFormat = WeightFormat::$format;
+                    }
                     // SAFETY: the caller's promise.
-                    unsafe { body::<S>(WeightFormat::$format, weights, activations, rows, output, scratch) }
+                    unsafe { body::<S, This>(weights, activations, rows, output, scratch) }
                 })*
                 WeightFormat::F32 | WeightFormat::F16 | WeightFormat::Bf16 | WeightFormat::F8E4M3 => {
                     unreachable!("floating weights meet f32 activations")
@@ -154,14 +165,14 @@ fn prepare(
 /// # Safety
 /// As [`by_format`].
 #[inline(always)]
-unsafe fn body<S: Simd>(
-    format: WeightFormat,
+unsafe fn body<S: Simd, K: KnownFormat>(
     weights: &WeightMatrix<'_>,
     activations: &QuantizedRows,
     rows: Range<usize>,
     output: &Output<'_>,
     scratch: &mut MatmulScratch,
 ) {
+    let format = K::FORMAT;
     let MatmulScratch { sums, starts, code_sums, .. } = scratch;
     prepare(format, S::UNSIGNED, activations, starts, code_sums);
     let inputs = Inputs { activations, starts, code_sums };
@@ -192,7 +203,30 @@ unsafe fn body<S: Simd>(
             match weights.place(first_row) {
                 RowPlace::Panel { bytes, row } => {
                     let source = PanelRows::new(format, bytes.as_ptr(), blocks, row);
-                    chains::<S, _>(format, source, blocks, &inputs, sums, &outputs);
+                    match activations.rows() {
+                        2 => S::apart(Few::<K, 2> {
+                            source,
+                            blocks,
+                            inputs: &inputs,
+                            outputs: &outputs,
+                            format: PhantomData,
+                        }),
+                        3 => S::apart(Few::<K, 3> {
+                            source,
+                            blocks,
+                            inputs: &inputs,
+                            outputs: &outputs,
+                            format: PhantomData,
+                        }),
+                        4 => S::apart(Few::<K, 4> {
+                            source,
+                            blocks,
+                            inputs: &inputs,
+                            outputs: &outputs,
+                            format: PhantomData,
+                        }),
+                        _ => chains::<S, _>(format, source, blocks, &inputs, sums, &outputs),
+                    }
                 }
                 RowPlace::File(_) | RowPlace::Apart => {
                     let pointers = row_pointers(weights, first_row);
@@ -230,58 +264,6 @@ macro_rules! each_part {
     };
 }
 
-/// Where the outputs of up to `ROWS` rows go.
-struct Outputs<'a> {
-    output: &'a Output<'a>,
-    scale: f32,
-    first_row: usize,
-    used: usize,
-}
-
-impl Outputs<'_> {
-    /// Ends the chains of activation row `t`.
-    ///
-    /// # Safety
-    /// The CPU has `S`, and the rows' outputs are the caller's to write.
-    // Not a closure: those do not take over the instruction set of the function that they stand in.
-    #[inline(always)]
-    unsafe fn finish<S: Simd>(&self, t: usize, sum: S::F, minimum: S::F) {
-        // SAFETY: the caller's promise; the lanes hold a vector.
-        unsafe {
-            let total = S::mul(S::add(sum, minimum), S::splat_float(self.scale));
-            if self.used == S::ROWS {
-                S::store_float(self.output.place(t, self.first_row), total);
-                return;
-            }
-            let mut lanes = [0.0_f32; 16];
-            S::store_float(lanes.as_mut_ptr(), total);
-            for (lane, value) in lanes[..self.used].iter().enumerate() {
-                self.output.write(t, self.first_row + lane, *value);
-            }
-        }
-    }
-
-    /// Ends the stored chains of `count` activation rows.
-    ///
-    /// # Safety
-    /// As [`Outputs::finish`]; both slices have a vector for each activation row, `minimums` where the format has them.
-    #[inline(always)]
-    unsafe fn finish_all<S: Simd>(&self, format: WeightFormat, count: usize, sums: &[f32], minimums: &[f32]) {
-        for t in 0..count {
-            let at = t * S::ROWS;
-            // SAFETY: the caller's promise.
-            unsafe {
-                let minimum = if format.has_minimum() {
-                    S::load_float(minimums[at..].as_ptr())
-                } else {
-                    S::splat_float(0.0)
-                };
-                self.finish::<S>(t, S::load_float(sums[at..].as_ptr()), minimum);
-            }
-        }
-    }
-}
-
 /// All chains of `ROWS` rows, of each activation row.
 ///
 /// # Safety
@@ -300,20 +282,7 @@ unsafe fn chains<S: Simd, R: Source<S>>(
     // SAFETY: the caller's promise.
     unsafe {
         if count == 1 {
-            let (mut sum, mut minimum) = (S::splat_float(0.0), S::splat_float(0.0));
-            for block in 0..blocks {
-                macro_rules! step {
-                    ($part:literal) => {
-                        source.fetch_ahead(format, block, $part);
-                        let group = unpack::<S, R>(format, source, block, $part);
-                        let activation = inputs.group(format, 0, block * parts + $part);
-                        accumulate::<S>(format, &group, activation, &mut sum, &mut minimum);
-                    };
-                }
-                each_part!(format, step);
-            }
-            outputs.finish::<S>(0, sum, minimum);
-            return;
+            return few::<S, R, 1>(format, source, blocks, inputs, outputs);
         }
         let (sums, minimums) = sums[..2 * count * S::ROWS].split_at_mut(count * S::ROWS);
         sums.fill(0.0);
@@ -336,6 +305,67 @@ unsafe fn chains<S: Simd, R: Source<S>>(
             continue_rest::<S>(format, tile, inputs, 0, first, sums, minimums);
         }
         outputs.finish_all::<S>(format, count, sums, minimums);
+    }
+}
+
+/// All chains of `ROWS` rows, of `T` activation rows, up to four: each group of weights goes from memory into its dots,
+/// and no sum leaves its register.
+///
+/// # Safety
+/// As [`chains`]; there are `T` activation rows.
+#[inline(always)]
+unsafe fn few<S: Simd, R: Source<S>, const T: usize>(
+    format: WeightFormat,
+    source: R,
+    blocks: usize,
+    inputs: &Inputs<'_>,
+    outputs: &Outputs<'_>,
+) {
+    let parts = format.block_size() / GROUP;
+    // SAFETY: the caller's promise.
+    unsafe {
+        let mut sum = [S::splat_float(0.0); 4];
+        let mut minimum = sum;
+        for block in 0..blocks {
+            macro_rules! rows {
+                ($group:ident, $part:literal, $($t:literal)*) => {
+                    $(if $t < T {
+                        let activation = inputs.group(format, $t, block * parts + $part);
+                        accumulate::<S>(format, &$group, activation, &mut sum[$t], &mut minimum[$t]);
+                    })*
+                };
+            }
+            macro_rules! step {
+                ($part:literal) => {
+                    source.fetch_ahead(format, block, $part);
+                    let group = unpack::<S, R>(format, source, block, $part);
+                    // Written out: a loop that the compiler keeps would keep the sums in memory.
+                    rows!(group, $part, 0 1 2 3);
+                };
+            }
+            each_part!(format, step);
+        }
+        for t in 0..T {
+            outputs.finish::<S>(t, sum[t], minimum[t]);
+        }
+    }
+}
+
+/// [`few`] as a function of its own: the compiler's time grows faster than the functions that it has to look at.
+struct Few<'a, K, const T: usize> {
+    source: PanelRows,
+    blocks: usize,
+    inputs: &'a Inputs<'a>,
+    outputs: &'a Outputs<'a>,
+    format: PhantomData<K>,
+}
+
+impl<K: KnownFormat, const T: usize> Work for Few<'_, K, T> {
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        let Self { source, blocks, inputs, outputs, .. } = self;
+        // SAFETY: the caller's promise.
+        unsafe { few::<S, _, T>(K::FORMAT, source, blocks, inputs, outputs) }
     }
 }
 

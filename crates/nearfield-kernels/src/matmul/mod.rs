@@ -6,6 +6,7 @@ mod dwords;
 mod float;
 mod fp8;
 mod integer;
+mod outputs;
 mod scalar;
 mod weights;
 mod wide;

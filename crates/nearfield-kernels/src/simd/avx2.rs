@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use super::Simd;
+use super::{Simd, Work};
 
 /// Needs avx2, fma and f16c; with `VNNI` also avxvnni, whose `vpdpbusd` is the only difference.
 #[derive(Clone, Copy)]
@@ -17,6 +17,21 @@ impl<const VNNI: bool> Simd for Vector256<VNNI> {
     type F = __m256;
     const ROWS: usize = 8;
     const UNSIGNED: bool = VNNI;
+
+    #[inline(always)]
+    unsafe fn apart(work: impl Work) {
+        #[target_feature(enable = "avx2,fma,f16c,avxvnni")]
+        #[inline(never)]
+        unsafe fn with_vnni(work: impl Work) {
+            unsafe { work.run::<AvxVnni>() }
+        }
+        #[target_feature(enable = "avx2,fma,f16c")]
+        #[inline(never)]
+        unsafe fn without(work: impl Work) {
+            unsafe { work.run::<Avx2>() }
+        }
+        unsafe { if VNNI { with_vnni(work) } else { without(work) } }
+    }
 
     #[inline(always)]
     unsafe fn load4(rows: &[*const u8; 16], offset: usize) -> [__m256i; 4] {

@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use super::Simd;
+use super::{Simd, Work};
 
 /// Needs avx512f, avx512bw, avx512vl and avx512vnni.
 #[derive(Clone, Copy)]
@@ -25,6 +25,12 @@ impl Simd for Avx512 {
     type F = __m512;
     const ROWS: usize = 16;
     const UNSIGNED: bool = true;
+
+    #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+    #[inline(never)]
+    unsafe fn apart(work: impl Work) {
+        unsafe { work.run::<Self>() }
+    }
 
     #[inline(always)]
     unsafe fn load4(rows: &[*const u8; 16], offset: usize) -> [__m512i; 4] {

@@ -11,6 +11,15 @@ pub(crate) mod avx512;
 #[cfg(target_arch = "aarch64")]
 pub(crate) mod neon;
 
+/// Something to do in the instructions of a set.
+pub(crate) trait Work {
+    /// Does it.
+    ///
+    /// # Safety
+    /// The CPU has `S`; the rest is what the work promises.
+    unsafe fn run<S: Simd>(self);
+}
+
 /// Vector operations over `ROWS` lanes of 32 bits.
 ///
 /// # Safety
@@ -26,6 +35,8 @@ pub(crate) trait Simd: Copy {
     /// What `dot4` wants added to a signed code: 128 where it multiplies unsigned codes, 0 where signed ones.
     const UNSIGNED: bool;
 
+    /// Does some work in a function of its own that has the set's instructions.
+    unsafe fn apart(work: impl Work);
     /// Reads 16 bytes from each row and transposes dwords: result `d` holds dword `d` of every row.
     unsafe fn load4(rows: &[*const u8; 16], offset: usize) -> [Self::I; 4];
     /// Reads `ROWS` dwords.

@@ -8,7 +8,7 @@
 use std::arch::aarch64::*;
 use std::arch::asm;
 
-use super::Simd;
+use super::{Simd, Work};
 
 /// Needs neon and dotprod.
 #[derive(Clone, Copy)]
@@ -34,6 +34,12 @@ impl Simd for Neon {
     type F = float32x4_t;
     const ROWS: usize = 4;
     const UNSIGNED: bool = false;
+
+    #[target_feature(enable = "neon,dotprod")]
+    #[inline(never)]
+    unsafe fn apart(work: impl Work) {
+        unsafe { work.run::<Self>() }
+    }
 
     #[inline(always)]
     unsafe fn load4(rows: &[*const u8; 16], offset: usize) -> [int32x4_t; 4] {
