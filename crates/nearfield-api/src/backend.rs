@@ -1,6 +1,7 @@
 //! The hinge between what asks and what answers.
 
 use std::pin::Pin;
+use std::time::Duration;
 
 use futures_core::Stream;
 
@@ -21,8 +22,26 @@ pub trait Backend: Send + Sync {
     /// The models that can be asked for, without loading or calling anything that costs.
     async fn models(&self) -> Result<Vec<ModelInfo>, Error>;
 
+    /// How busy it is, as far as that bears on a request for `model` with a prompt of so many tokens. `None` where
+    /// that is not known, as of everything elsewhere.
+    fn load(&self, model: &str, prompt_tokens: u64) -> Option<BackendLoad> {
+        let _ = (model, prompt_tokens);
+        None
+    }
+
     /// Starts to answer. An error here means that nothing was produced; later errors come through the stream.
     async fn generate(&self, request: Request) -> Result<EventStream, Error>;
+}
+
+/// How busy a backend is.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct BackendLoad {
+    /// Requests that wait for a slot.
+    pub queued: u32,
+    /// The share of the cache of keys and values that nobody has, 0 to 1.
+    pub free_cache: f64,
+    /// How long the first token would take to come; `None` before anything was measured.
+    pub first_token: Option<Duration>,
 }
 
 /// Where a backend runs.

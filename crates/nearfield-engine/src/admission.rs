@@ -5,14 +5,14 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use nearfield_kernels::PAGE_POSITIONS;
 
 use crate::counters::Counters;
 use crate::error::EngineError;
 use crate::outbox::{Outbox, Publisher};
-use crate::outlook::Outlook;
+use crate::outlook::{Need, Outlook};
 use crate::plan::Plan;
 use crate::request::Generate;
 use crate::session::Session;
@@ -45,6 +45,10 @@ pub struct Load {
     pub queued: usize,
     /// Slots in all.
     pub slots: usize,
+    /// Positions of the cache that nobody has.
+    pub free_positions: usize,
+    /// Positions of the cache in all.
+    pub positions: usize,
 }
 
 /// Shared by callers and the engine's thread.
@@ -154,7 +158,8 @@ impl Admission {
         let State { outlook, admitted, waiting, free_slots, free_pages, .. } = &*state;
         let needs = |jobs: &VecDeque<Job>| jobs.iter().map(|job| outlook.need(job)).collect::<Vec<_>>();
         let ahead = needs(waiting).into_iter().chain([outlook.need(&job)]);
-        let retry_after = outlook.wait((*free_slots, *free_pages), needs(admitted).into_iter(), ahead);
+        let wait = outlook.wait((*free_slots, *free_pages), needs(admitted).into_iter(), ahead);
+        let retry_after = Outlook::retry_after(wait);
         Some((EngineError::Overloaded { running, retry_after }, job))
     }
 
@@ -173,7 +178,28 @@ impl Admission {
 
     pub(crate) fn load(&self) -> Load {
         let state = self.lock();
-        Load { running: self.slots - state.free_slots, queued: state.waiting.len(), slots: self.slots }
+        Load {
+            running: self.slots - state.free_slots,
+            queued: state.waiting.len(),
+            slots: self.slots,
+            free_positions: state.free_pages * PAGE_POSITIONS,
+            positions: self.pages * PAGE_POSITIONS,
+        }
+    }
+
+    /// How long the first token of a prompt of so many tokens would take to come; `None` before a prompt was measured.
+    pub(crate) fn first_token(&self, prompt: usize) -> Option<Duration> {
+        let state = self.lock();
+        let State { outlook, admitted, waiting, free_slots, free_pages, .. } = &*state;
+        if outlook.prompt_row <= 0.0 {
+            return None;
+        }
+        let read = prompt as f64 * outlook.prompt_row + outlook.step;
+        let need = Need { slots: 1, pages: prompt.div_ceil(PAGE_POSITIONS), seconds: read };
+        let begun: Vec<Need> = admitted.iter().map(|job| outlook.need(job)).collect();
+        let ahead = waiting.iter().map(|job| outlook.need(job)).chain([need]);
+        let wait = outlook.wait((*free_slots, *free_pages), begun.into_iter(), ahead);
+        Duration::try_from_secs_f64(wait + read).ok()
     }
 
     pub(crate) fn counters(&self) -> Counters {

@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use nearfield_kernels::KernelSet;
 use nearfield_model::Model;
@@ -118,6 +119,12 @@ impl Engine {
     /// How busy the engine is.
     pub fn load(&self) -> Load {
         self.admission.load()
+    }
+
+    /// How long the first token of a prompt of so many tokens would take to come, were it submitted now: what runs and
+    /// waits, played through at the measured pace. `None` before a prompt was measured.
+    pub fn first_token(&self, prompt: usize) -> Option<Duration> {
+        self.admission.first_token(prompt)
     }
 
     /// What the engine has done since it was started. A session's part is there before its last step is handed out.

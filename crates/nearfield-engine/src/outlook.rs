@@ -59,14 +59,14 @@ impl Outlook {
         Need { slots, pages: slots * job.pages, seconds: prompt + self.answer_seconds(0, job.max_tokens) }
     }
 
-    /// The wait until all of `ahead` have started and the last one of it could: first come, first served. `free` are
+    /// Seconds until all of `ahead` have started and the last one of it could: first come, first served. `free` are
     /// slots and pages; `begun` has them already.
     pub(crate) fn wait(
         &self,
         free: (usize, usize),
         begun: impl Iterator<Item = Need>,
         ahead: impl Iterator<Item = Need>,
-    ) -> Duration {
+    ) -> f64 {
         let (mut slots, mut pages) = free;
         let ending = |need: Need, now: f64| Ending {
             seconds: now + need.seconds,
@@ -90,7 +90,12 @@ impl Outlook {
             pages = pages.saturating_sub(need.pages);
             endings.push(ending(need, now));
         }
-        Duration::try_from_secs_f64(now).unwrap_or(BOUNDS.1).clamp(BOUNDS.0, BOUNDS.1)
+        now
+    }
+
+    /// What a caller who is refused is told: the wait within bounds.
+    pub(crate) fn retry_after(seconds: f64) -> Duration {
+        Duration::try_from_secs_f64(seconds).unwrap_or(BOUNDS.1).clamp(BOUNDS.0, BOUNDS.1)
     }
 }
 
@@ -103,7 +108,7 @@ mod tests {
     }
 
     fn seconds(outlook: &Outlook, free: (usize, usize), ahead: &[Need]) -> u64 {
-        outlook.wait(free, std::iter::empty(), ahead.iter().copied()).as_secs()
+        Outlook::retry_after(outlook.wait(free, std::iter::empty(), ahead.iter().copied())).as_secs()
     }
 
     fn running(seconds: &[f64]) -> Outlook {
@@ -122,7 +127,7 @@ mod tests {
         // Pages are waited for as slots are.
         assert_eq!(seconds(&outlook, (5, 1), &[Need { pages: 5, ..need(1.0) }]), 9);
         let begun = std::iter::once(need(2.0));
-        assert_eq!(outlook.wait((0, 9), begun, std::iter::once(need(1.0))).as_secs(), 2);
+        assert!((outlook.wait((0, 9), begun, std::iter::once(need(1.0))) - 2.0).abs() < 1e-9);
     }
 
     #[test]

@@ -16,7 +16,8 @@ pub struct BackendFacts {
 }
 
 impl BackendFacts {
-    pub(crate) fn may_serve(&self, model: &str) -> bool {
+    /// Whether it is configured for a model.
+    pub fn may_serve(&self, model: &str) -> bool {
         self.models.as_ref().is_none_or(|models| models.iter().any(|name| name == model))
     }
 }

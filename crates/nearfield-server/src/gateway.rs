@@ -6,6 +6,7 @@
 
 mod account;
 mod attempt;
+mod budget;
 mod circuits;
 mod domains;
 mod network;
@@ -15,12 +16,12 @@ mod receipt;
 mod restoring;
 mod ruled;
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use jiff::Timestamp;
+use jiff::{Timestamp, Zoned};
 use nearfield_api::openai::ModelEntry;
 use nearfield_api::{Backend, Error, ErrorKind, EventStream, Locality, ModelInfo, Request};
 use nearfield_privacy::{DataClass, HashKey};
@@ -29,10 +30,12 @@ use nearfield_router::rules::{Claim, Connectivity, Rules, RulesError};
 use nearfield_router::{
     BackendFacts, Decision, Policy, PolicyError, PolicyMode, RequestFacts, decide, permitted,
 };
-use nearfield_store::{Admission, End, Ledger, Prices, RowHandle, Tariff};
+use nearfield_store::{Admission, End, Ledger, NanoDollars, Prices, RowHandle, Tariff};
 use tokio::time::{Instant, timeout};
 
-use attempt::Course;
+use account::estimated_tokens;
+use attempt::{Course, seller};
+use budget::Budgets;
 use circuits::Circuits;
 pub use domains::{CacheDomains, KeyInTwoDomains};
 pub use network::Network;
@@ -40,7 +43,7 @@ pub(crate) use opening::{Gate, Whole, size as event_bytes};
 use pricing::Pricing;
 pub use receipt::{Receipt, ReceiptCounterfactual, ReceiptFields};
 pub use ruled::RulesChange;
-use ruled::{Admitted, Ruled};
+use ruled::{Admitted, Circumstances, Ruled};
 
 /// How long one backend may take to list its models before the list goes out without them.
 const LIST_PATIENCE: Duration = Duration::from_secs(5);
@@ -142,6 +145,7 @@ pub struct Gateway {
     resilience: Resilience,
     circuits: Arc<Circuits>,
     network: Network,
+    budgets: Budgets,
     /// Seconds since 1970 at which this gateway was made; models are listed with it.
     created: u64,
 }
@@ -170,6 +174,7 @@ impl Gateway {
             resilience,
             circuits,
             network: Network::default(),
+            budgets: Budgets::default(),
             created,
         })
     }
@@ -331,9 +336,10 @@ impl Gateway {
         mut request: Request,
         gate: Gate,
     ) -> Result<Answer, Unanswered> {
-        let admitted: Admitted = ruled.admit(caller, &mut request, &self.facts, self.network.connectivity());
+        let circumstances = self.circumstances(ruled, caller, &request).await;
+        let admitted: Admitted = ruled.admit(caller, &mut request, &self.facts, circumstances);
         let reason = admitted.reason();
-        let row = self.admit(caller, &request, reason.clone(), admitted.hash())?;
+        let row = self.admit_by_rules(caller, &request, &admitted)?;
         let id = row.id().to_owned();
         if let Some(denial) = admitted.denial() {
             let error = Error::from(denial.clone());
@@ -348,6 +354,59 @@ impl Gateway {
             .map_err(|error| Unanswered { id: Some(id), error })
     }
 
+    /// What a decision by rules depends on beside the request.
+    async fn circumstances(&self, ruled: &Ruled, caller: &Caller, request: &Request) -> Circumstances {
+        let now = Zoned::now();
+        let tokens = estimated_tokens(request);
+        let here = self
+            .backends
+            .iter()
+            .zip(&self.facts)
+            .filter(|(_, facts)| facts.locality == Locality::Local && facts.may_serve(&request.model));
+        let load = here.map(|(own, _)| own.backend.load(&request.model, tokens)).find_map(|load| load);
+        let (mut month, mut estimates) = (None, BTreeMap::new());
+        if ruled.limit(caller).is_some() {
+            month = self.budgets.month(&self.ledger, &caller.key_id, &now).await;
+            for (own, facts) in self.backends.iter().zip(&self.facts) {
+                let seller = seller(own, facts);
+                let cost = self.pricing.estimate(&seller, &request.model, tokens, request.max_tokens);
+                if let Some(cost) = cost.filter(|_| facts.locality == Locality::Cloud) {
+                    estimates.insert(facts.name.clone(), cost.dollars());
+                }
+            }
+        }
+        Circumstances { now, connectivity: self.network.connectivity(), load, month, estimates }
+    }
+
+    fn admit_by_rules(
+        &self,
+        caller: &Caller,
+        request: &Request,
+        admitted: &Admitted,
+    ) -> Result<RowHandle, Error> {
+        let reserved = admitted.reserved();
+        let admission = Admission {
+            key_id: Some(caller.key_id.clone()),
+            model: request.model.clone(),
+            reason: admitted.reason(),
+            policy_hash: admitted.hash(),
+            retention: admitted.retention(),
+            reserved: reserved.map(|(_, sum)| *sum),
+        };
+        let row = self.ledger.admit(admission);
+        let Some((month, sum)) = reserved.cloned() else { return row.map_err(|error| unrecorded(&error)) };
+        match row {
+            Ok(mut row) => {
+                row.on_close(move |cost| month.settle(sum, cost));
+                Ok(row)
+            }
+            Err(error) => {
+                month.settle(sum, Some(NanoDollars::ZERO));
+                Err(unrecorded(&error))
+            }
+        }
+    }
+
     fn admit(
         &self,
         caller: &Caller,
@@ -360,6 +419,8 @@ impl Gateway {
             model: request.model.clone(),
             reason,
             policy_hash,
+            retention: None,
+            reserved: None,
         };
         self.ledger.admit(admission).map_err(|error| unrecorded(&error))
     }

@@ -13,7 +13,9 @@ mod tools;
 use std::sync::Arc;
 use std::time::Duration;
 
-use nearfield_api::{Backend, EngineFacts, Error, Event, EventStream, Locality, ModelInfo, Request};
+use nearfield_api::{
+    Backend, BackendLoad, EngineFacts, Error, Event, EventStream, Locality, ModelInfo, Request,
+};
 use nearfield_engine::{CacheDomain, EngineOptions, Generate, NUMERICS_VERSION, Plan};
 use nearfield_hub::Hub;
 use nearfield_model::stop::StopMatcher;
@@ -122,6 +124,10 @@ impl Backend for LocalBackend {
 
     async fn models(&self) -> Result<Vec<ModelInfo>, Error> {
         self.models.list().await
+    }
+
+    fn load(&self, model: &str, prompt_tokens: u64) -> Option<BackendLoad> {
+        self.models.load_of(model, usize::try_from(prompt_tokens).ok()?)
     }
 
     async fn generate(&self, mut request: Request) -> Result<EventStream, Error> {

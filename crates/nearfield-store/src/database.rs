@@ -66,6 +66,7 @@ fn migrations() -> Migrator {
     let files = [
         (1, "ledger", include_str!("../migrations/0001_ledger.sql")),
         (5, "cache writes", include_str!("../migrations/0005_cache_writes.sql")),
+        (6, "budget", include_str!("../migrations/0006_budget.sql")),
     ];
     let migrations = files.map(|(version, name, text)| {
         Migration::new(version, name.into(), MigrationType::Simple, text.into_sql_str(), false)
@@ -123,8 +124,8 @@ async fn insert_request(
     owner: &str,
     admitted: &Admitted,
 ) -> Result<(), StoreError> {
-    let statement = "INSERT INTO requests (id, owner, time, key_id, model, reason, policy_hash) \
-                     VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT DO NOTHING";
+    let statement = "INSERT INTO requests (id, owner, time, key_id, model, reason, policy_hash, \
+                     retention, reserved) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT DO NOTHING";
     sqlx::query(statement)
         .bind(&admitted.id)
         .bind(owner)
@@ -133,6 +134,8 @@ async fn insert_request(
         .bind(&admitted.model)
         .bind(&admitted.reason)
         .bind(&admitted.policy_hash)
+        .bind(&admitted.retention)
+        .bind(admitted.reserved.map(|sum| sum.0))
         .execute(&mut **transaction)
         .await?;
     Ok(())

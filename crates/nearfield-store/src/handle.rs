@@ -1,5 +1,6 @@
 //! The handle of one admitted request: what keeps its row exactly one.
 
+use std::fmt;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
@@ -70,6 +71,15 @@ impl End {
     }
 }
 
+/// What wants to know what a request cost in the end; `None` when that is not known.
+struct OnClose(Box<dyn FnOnce(Option<NanoDollars>) + Send + Sync>);
+
+impl fmt::Debug for OnClose {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("OnClose")
+    }
+}
+
 /// One admitted request. Its row is closed exactly once: by [`RowHandle::finish`], or when the handle is dropped, then
 /// as cancelled (as an internal error while panicking).
 #[derive(Debug)]
@@ -84,15 +94,20 @@ pub struct RowHandle {
     /// The sum of the ended attempts' costs; `None` once one of them is unknown.
     cost: Option<NanoDollars>,
     finished: bool,
+    /// Whether anything was handed to a backend elsewhere.
+    left: bool,
+    /// Told the cost when the row is closed, whatever closes it.
+    on_close: Option<OnClose>,
 }
 
 impl RowHandle {
     /// Journals the admission of a request.
     pub(crate) fn admit(ledger: Ledger, admission: Admission) -> Result<Self, StoreError> {
         let id = uuid::Uuid::now_v7().to_string();
-        let Admission { key_id, model, reason, policy_hash } = admission;
+        let Admission { key_id, model, reason, policy_hash, retention, reserved } = admission;
         let time = Timestamp::now().as_microsecond();
-        let admitted = Admitted { id: id.clone(), time, key_id, model, reason, policy_hash };
+        let admitted =
+            Admitted { id: id.clone(), time, key_id, model, reason, policy_hash, retention, reserved };
         ledger.journal().append(&[Record::Admitted(admitted)])?;
         Ok(Self {
             ledger,
@@ -102,7 +117,15 @@ impl RowHandle {
             open: Vec::new(),
             cost: Some(NanoDollars::ZERO),
             finished: false,
+            left: false,
+            on_close: None,
         })
+    }
+
+    /// Has `told` called once with the row's cost when the row is closed, also where that is by dropping this handle.
+    /// The cost is `None` when it is not known and a backend elsewhere was tried.
+    pub fn on_close(&mut self, told: impl FnOnce(Option<NanoDollars>) + Send + Sync + 'static) {
+        self.on_close = Some(OnClose(Box::new(told)));
     }
 
     /// The request's id.
@@ -138,6 +161,7 @@ impl RowHandle {
             bytes_out: start.bytes_out,
         })])?;
         self.attempts += 1;
+        self.left |= start.locality == Locality::Cloud;
         self.open.push((position, Instant::now()));
         Ok(position)
     }
@@ -192,6 +216,9 @@ impl RowHandle {
             answered,
         }));
         self.journal_end(&records);
+        if let Some(OnClose(told)) = self.on_close.take() {
+            told(self.cost.or((!self.left).then_some(NanoDollars::ZERO)));
+        }
         self.cost
     }
 

@@ -362,6 +362,8 @@ mod tests {
             model: "m".to_owned(),
             reason: "local-only".to_owned(),
             policy_hash: "0".to_owned(),
+            retention: None,
+            reserved: None,
         })
     }
 

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use sqlx::{Connection, SqliteConnection, SqlitePool};
 use tokio::sync::{mpsc, oneshot};
 
@@ -11,7 +12,7 @@ use crate::database::{self, Database};
 use crate::handle::RowHandle;
 use crate::journal::{Journal, Orphan, Reader, has_files};
 use crate::row::{Admission, Filter, Row, Summary};
-use crate::{StoreError, query};
+use crate::{NanoDollars, StoreError, query};
 
 /// How long the writer lets records gather before it carries them over together.
 const GROUP: Duration = Duration::from_millis(20);
@@ -115,6 +116,16 @@ impl Ledger {
     /// Sums over the rows that match, by backend and model.
     pub async fn summary(&self, filter: &Filter) -> Result<Summary, StoreError> {
         query::summary(&self.inner.readers, filter).await
+    }
+
+    /// What a key's requests have cost since a time: of those whose cost is not known, or not known yet, what was set
+    /// aside for them. Includes everything that was admitted before this call.
+    ///
+    /// # Errors
+    /// The database cannot be written or read.
+    pub async fn spent(&self, key_id: &str, since: Timestamp) -> Result<NanoDollars, StoreError> {
+        self.flush().await?;
+        query::spent(&self.inner.readers, key_id, since).await
     }
 
     pub(crate) fn journal(&self) -> &Journal {

@@ -62,6 +62,21 @@ pub(crate) async fn rows(pool: &SqlitePool, filter: &Filter) -> Result<Vec<Row>,
     Ok(rows)
 }
 
+/// The costs of a key's rows. Where the cost is not known it is what was set aside, unless nothing has left the machine.
+pub(crate) async fn spent(
+    pool: &SqlitePool,
+    key_id: &str,
+    since: Timestamp,
+) -> Result<NanoDollars, StoreError> {
+    let statement = "SELECT COALESCE(SUM(CASE WHEN cost IS NOT NULL THEN cost \
+                     WHEN outcome IS NULL OR EXISTS (SELECT 1 FROM attempts WHERE request_id = requests.id \
+                     AND locality = 'cloud') THEN COALESCE(reserved, 0) ELSE 0 END), 0) \
+                     FROM requests WHERE key_id = $1 AND time >= $2";
+    let sum: i64 =
+        sqlx::query_scalar(statement).bind(key_id).bind(since.as_microsecond()).fetch_one(pool).await?;
+    Ok(NanoDollars(sum))
+}
+
 /// Sums over all rows that match.
 pub(crate) async fn summary(pool: &SqlitePool, filter: &Filter) -> Result<Summary, StoreError> {
     let statement = matching!(
@@ -108,6 +123,8 @@ fn request(row: &SqliteRow) -> Result<Row, sqlx::Error> {
         locality: row.try_get("locality")?,
         reason: row.try_get("reason")?,
         policy_hash: row.try_get("policy_hash")?,
+        retention: row.try_get("retention")?,
+        reserved: money(row, "reserved")?,
         usage: usage(row)?,
         ttft: length(row, "ttft")?,
         duration: length(row, "duration")?,

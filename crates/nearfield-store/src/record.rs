@@ -36,6 +36,11 @@ pub(crate) struct Admitted {
     pub(crate) model: String,
     pub(crate) reason: String,
     pub(crate) policy_hash: String,
+    // Journals of the first versions do not have the next two.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) retention: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) reserved: Option<NanoDollars>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -162,6 +167,8 @@ mod tests {
                     model,
                     reason: "local-only".to_owned(),
                     policy_hash: "0".repeat(16),
+                    retention: Some("short".to_owned()),
+                    reserved: Some(NanoDollars(time)),
                 })
             });
         let ended =
@@ -227,6 +234,8 @@ mod tests {
             model: "m".repeat(MAX_RECORD),
             reason: String::new(),
             policy_hash: String::new(),
+            retention: None,
+            reserved: None,
         });
         assert!(matches!(encode(&[record]), Err(StoreError::RecordTooLarge { .. })));
     }

@@ -22,6 +22,10 @@ pub struct Admission {
     pub reason: String,
     /// The hash of the policy that decided.
     pub policy_hash: String,
+    /// How long what is kept of it is kept, as the policy names it.
+    pub retention: Option<String>,
+    /// What was set aside for it of its key's month. It counts as spent until the cost is known.
+    pub reserved: Option<NanoDollars>,
 }
 
 /// How a request or an attempt ended. Written `done`, `error:<kind>`, `truncated`, `cancelled` or `unknown`.
@@ -112,6 +116,10 @@ pub struct Row {
     pub reason: String,
     /// The hash of the policy that decided.
     pub policy_hash: String,
+    /// How long what is kept of it is kept, as the policy names it.
+    pub retention: Option<String>,
+    /// What was set aside for it of its key's month.
+    pub reserved: Option<NanoDollars>,
     /// Tokens of the answer that the caller got.
     pub usage: Option<Usage>,
     /// Time to the first token.
@@ -167,6 +175,8 @@ impl Serialize for Row {
         map.serialize_entry("locality", &self.locality)?;
         map.serialize_entry("reason", &self.reason)?;
         map.serialize_entry("policy_hash", &self.policy_hash)?;
+        map.serialize_entry("retention", &self.retention)?;
+        map.serialize_entry("reserved_usd", &self.reserved.map(NanoDollars::dollars))?;
         serialize_usage(&mut map, self.usage.as_ref())?;
         map.serialize_entry("ttft_ms", &self.ttft.map(milliseconds))?;
         map.serialize_entry("duration_ms", &self.duration.map(milliseconds))?;

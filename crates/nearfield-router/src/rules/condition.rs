@@ -49,6 +49,14 @@ pub struct When {
     pub queue_from: Option<u32>,
     /// At most so many requests waiting for the local engine.
     pub queue_to: Option<u32>,
+    /// At least this share of the local engine's cache of keys and values free, 0 to 1.
+    pub free_cache_from: Option<f64>,
+    /// At most this share of it free.
+    pub free_cache_to: Option<f64>,
+    /// At least so many seconds until the local engine's first token, as it predicts.
+    pub first_token_from: Option<f64>,
+    /// At most so many seconds until it.
+    pub first_token_to: Option<f64>,
     /// Whether there is a network.
     pub connectivity: Option<Connectivity>,
 }
@@ -106,7 +114,7 @@ impl When {
             |most: Option<f64>, own: Option<f64>| most.is_none_or(|most| own.is_some_and(|own| own <= most));
         let tokens = Some(facts.tokens as f64);
         let queue = Some(f64::from(facts.queued));
-        let checks: [(&'static str, bool); 13] = [
+        let checks: [(&'static str, bool); 15] = [
             ("class", self.classes().contains(&facts.class())),
             ("key", one_of(&self.key, &[Some(facts.key), facts.key_name])),
             ("purpose", one_of(&self.purpose, &[purpose])),
@@ -132,6 +140,14 @@ impl When {
             ("days", self.days.as_ref().is_none_or(|days| days.contains(&facts.day))),
             ("dollars_left", from(self.dollars_left, facts.dollars_left)),
             ("queue", from(self.queue_from.map(f64::from), queue) && to(self.queue_to.map(f64::from), queue)),
+            (
+                "free_cache",
+                from(self.free_cache_from, facts.free_cache) && to(self.free_cache_to, facts.free_cache),
+            ),
+            (
+                "first_token",
+                from(self.first_token_from, facts.first_token) && to(self.first_token_to, facts.first_token),
+            ),
             ("connectivity", self.connectivity.is_none_or(|wanted| wanted == facts.connectivity)),
         ];
         checks.into_iter().find(|(_, holds)| !holds).map(|(name, _)| name)
@@ -145,7 +161,15 @@ impl When {
         if self.hours.as_ref().is_some_and(|hours| span(hours).is_none()) {
             return wrong("`hours` are written as 08:00-18:00");
         }
-        let numbers = [self.complexity_from, self.complexity_to, self.dollars_left];
+        let numbers = [
+            self.complexity_from,
+            self.complexity_to,
+            self.dollars_left,
+            self.free_cache_from,
+            self.free_cache_to,
+            self.first_token_from,
+            self.first_token_to,
+        ];
         if numbers.into_iter().flatten().any(|number| !number.is_finite()) {
             return wrong("a number in `when` must be finite");
         }

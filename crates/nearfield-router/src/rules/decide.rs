@@ -52,8 +52,15 @@ pub struct Facts<'a> {
     pub day: Day,
     /// What is left of the key's month; `None` when it has no limit.
     pub dollars_left: Option<f64>,
+    /// What the request is estimated to cost at each cloud backend whose price is known, by name. `None` when nobody
+    /// estimated, as for examples: then a limit only asks whether anything is left.
+    pub estimates: Option<&'a BTreeMap<String, f64>>,
     /// Requests that wait for the local engine.
     pub queued: u32,
+    /// The share of the local engine's cache that is free, 0 to 1, where it is loaded.
+    pub free_cache: Option<f64>,
+    /// Seconds until the local engine's first token, where it was measured.
+    pub first_token: Option<f64>,
     /// Whether there is a network.
     pub connectivity: Connectivity,
 }
@@ -253,11 +260,8 @@ fn cloud_objection(rules: &Rules, rule: &Rule, backend: &BackendFacts, facts: &F
     if facts.terms.and_then(|terms| terms.class).is_none() {
         return Some("the key declares no class, so its requests stay on this machine".to_owned());
     }
-    if facts.dollars_left.is_none() && facts.terms.is_some_and(|terms| terms.dollars_per_month.is_some()) {
-        return Some("the key has a limit of money, and what is left of it is not known".to_owned());
-    }
-    if facts.dollars_left.is_some_and(|left| left <= 0.0) {
-        return Some("the key's money for this month is spent".to_owned());
+    if let Some(why) = money_objection(backend, facts) {
+        return Some(why);
     }
     let terms = rules.terms(&backend.name);
     if facts.all_classes().contains(DataClass::Health) && !terms.baa {
@@ -275,6 +279,30 @@ fn cloud_objection(rules: &Rules, rule: &Rule, backend: &BackendFacts, facts: &F
         return Some("the request has parts that cannot be looked into, and the rule masks".to_owned());
     }
     None
+}
+
+/// Why a request costs more than its key may spend.
+fn money_objection(backend: &BackendFacts, facts: &Facts<'_>) -> Option<String> {
+    let limited = facts.terms.is_some_and(|terms| terms.dollars_per_month.is_some());
+    let left = match facts.dollars_left {
+        Some(left) => left,
+        None if limited => {
+            return Some("the key has a limit of money, and what is left of it is not known".to_owned());
+        }
+        None => return None,
+    };
+    if left <= 0.0 {
+        return Some("the key's money for this month is spent".to_owned());
+    }
+    match facts.estimates?.get(&backend.name) {
+        None => {
+            Some("the key has a limit of money, and the price of this model there is not known".to_owned())
+        }
+        Some(cost) if *cost > left => {
+            Some(format!("it may cost ${cost:.4}, and the key has ${left:.4} left of this month"))
+        }
+        Some(_) => None,
+    }
 }
 
 fn class_reason(facts: &Facts<'_>, class: DataClass) -> String {

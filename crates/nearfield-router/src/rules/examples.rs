@@ -50,6 +50,10 @@ pub struct Example {
     pub dollars_left: Option<f64>,
     /// Requests that wait for the local engine.
     pub queued: u32,
+    /// The share of the local engine's cache that is free, 0 to 1.
+    pub free_cache: Option<f64>,
+    /// Seconds until the local engine's first token.
+    pub first_token: Option<f64>,
     /// Whether there is a network.
     pub connectivity: Connectivity,
     /// The candidates that must come out, in order; empty when the request must be refused.
@@ -123,7 +127,10 @@ impl Example {
             minute,
             day: self.day.unwrap_or(Day::Mon),
             dollars_left: self.dollars_left,
+            estimates: None,
             queued: self.queued,
+            free_cache: self.free_cache,
+            first_token: self.first_token,
             connectivity: self.connectivity,
         };
         Ok((decide_by_rules(rules, backends, &facts), survey))
@@ -207,7 +214,10 @@ impl Default for Facts<'_> {
             minute: 0,
             day: Day::Mon,
             dollars_left: None,
+            estimates: None,
             queued: 0,
+            free_cache: None,
+            first_token: None,
             connectivity: Connectivity::Online,
         }
     }

@@ -78,6 +78,10 @@ fn draw_rule(draw: &mut Draw, at: usize) -> Rule {
             dollars_left: draw.maybe(9, |_| 1.0),
             queue_from: draw.maybe(9, |_| 2),
             queue_to: draw.maybe(9, |_| 4),
+            free_cache_from: draw.maybe(40, |_| 0.2),
+            free_cache_to: draw.maybe(40, |_| 0.5),
+            first_token_from: draw.maybe(40, |_| 2.0),
+            first_token_to: draw.maybe(40, |_| 5.0),
             connectivity: draw.maybe(9, |_| Connectivity::Online),
         },
         deny,
@@ -113,7 +117,7 @@ fn draw_rules(draw: &mut Draw) -> Rules {
             purpose: draw.maybe(2, |_| "p".to_owned()),
             class: draw.maybe(2, |draw| draw.one(&DataClass::ALL)).or(draw.maybe(2, |_| DataClass::Public)),
             backends: draw.maybe(4, |draw| owned(draw.some(&NAMES))),
-            dollars_per_month: None,
+            dollars_per_month: draw.maybe(2, |_| 5.0),
         };
         rules.key.insert((*key).to_owned(), terms);
     }
@@ -148,6 +152,7 @@ struct Seen {
     unscannable: usize,
     narrowed: usize,
     masked: usize,
+    within_a_limit: usize,
 }
 
 /// What must hold of every decision, said without the code that made it.
@@ -195,6 +200,12 @@ fn check(rules: &Rules, backends: &[BackendFacts], facts: &Facts<'_>, verdict: &
         assert!(floor.is_some(), "left without a declared class");
         assert!(facts.connectivity == Connectivity::Online && !facts.claim.local_only);
         assert!(facts.dollars_left.is_none_or(|left| left > 0.0));
+        if facts.terms.is_some_and(|terms| terms.dollars_per_month.is_some()) {
+            let left = facts.dollars_left.expect("a limit, and nobody knows what is left of it");
+            let cost = facts.estimates.map(|estimates| estimates.get(name).expect("a limit without a price"));
+            assert!(cost.is_none_or(|cost| *cost <= left), "dearer than what is left");
+            seen.within_a_limit += usize::from(cost.is_some());
+        }
         let health = [floor, facts.claim.class].contains(&Some(DataClass::Health))
             || facts.classes.contains(DataClass::Health);
         assert!(!health || declared.baa, "health data without an agreement");
@@ -252,6 +263,12 @@ fn a_million_decisions_stay_inside_what_is_allowed() {
                 }
             }
             let key = draw.one(&KEYS);
+            let mut estimates = BTreeMap::new();
+            for name in NAMES {
+                if !draw.chance(6) {
+                    estimates.insert(name.to_owned(), draw.below(30) as f64 / 10.0);
+                }
+            }
             let facts = Facts {
                 key,
                 terms: rules.key_terms(key, None),
@@ -265,8 +282,11 @@ fn a_million_decisions_stay_inside_what_is_allowed() {
                 unscannable: usize::from(draw.chance(8)),
                 minute: draw.below(1440) as u16,
                 day: Day::from_monday(draw.below(7) as u8),
-                dollars_left: draw.maybe(3, |draw| draw.below(3) as f64),
+                dollars_left: draw.maybe(2, |draw| draw.below(4) as f64),
+                estimates: if draw.chance(2) { Some(&estimates) } else { None },
                 queued: draw.below(6) as u32,
+                free_cache: draw.maybe(2, |draw| draw.below(11) as f64 / 10.0),
+                first_token: draw.maybe(2, |draw| draw.below(90) as f64 / 10.0),
                 connectivity: if draw.chance(12) { Connectivity::Offline } else { Connectivity::Online },
                 ..Facts::default()
             };
@@ -289,6 +309,7 @@ fn a_million_decisions_stay_inside_what_is_allowed() {
         unscannable,
         narrowed,
         masked,
+        within_a_limit,
     } = seen;
     for count in [
         allowed_cloud,
@@ -302,6 +323,7 @@ fn a_million_decisions_stay_inside_what_is_allowed() {
         unscannable,
         narrowed,
         masked,
+        within_a_limit,
     ] {
         assert!(count > 1000, "something hardly ever occurred");
     }

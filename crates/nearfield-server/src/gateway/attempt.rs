@@ -24,9 +24,6 @@ use super::receipt::Receipt;
 use super::ruled::{Admitted, Ruled};
 use super::{Answer, ConfiguredBackend, Gateway, unrecorded};
 
-/// Tokens of an answer whose length nobody bounds, when its price is estimated beforehand.
-const LIKELY_ANSWER: u64 = 1024;
-
 /// One request on its way through its plan.
 pub(super) struct Course<'a> {
     gateway: &'a Gateway,
@@ -225,18 +222,15 @@ impl<'a> Course<'a> {
     /// Asks the next candidate beside a slow one, where the plan has one that is worth its price.
     fn hedge(&mut self, settling: &Settling) -> Result<Option<Lane<'a>>, Error> {
         let (gateway, model) = (self.gateway, self.request.model.clone());
-        let usage = Usage {
-            input: self.prompt_tokens,
-            output: self.request.max_tokens.map_or(LIKELY_ANSWER, u64::from),
-            ..Usage::NONE
-        };
+        let (prompt_tokens, max_tokens) = (self.prompt_tokens, self.request.max_tokens);
         let affordable = |facts: &BackendFacts| {
             let Some(configured) = gateway.backend(&facts.name) else { return false };
             if facts.locality == Locality::Local {
                 return true;
             }
-            let price = gateway.pricing.cost(&seller(configured, facts), &model, &usage, None);
-            price.is_some_and(|(cost, _)| {
+            let seller = seller(configured, facts);
+            let cost = gateway.pricing.estimate(&seller, &model, prompt_tokens, max_tokens);
+            cost.is_some_and(|cost| {
                 gateway.resilience.hedge_dollars.is_none_or(|most| cost.dollars() <= most)
             })
         };
@@ -374,7 +368,7 @@ impl<'a> Course<'a> {
     }
 }
 
-fn seller(configured: &ConfiguredBackend, facts: &BackendFacts) -> Seller {
+pub(super) fn seller(configured: &ConfiguredBackend, facts: &BackendFacts) -> Seller {
     Seller { locality: facts.locality, provider: configured.price_provider.clone() }
 }
 

@@ -4,6 +4,9 @@ use jiff::Timestamp;
 use nearfield_api::{Locality, Usage, Work};
 use nearfield_store::{Counterfactual, NanoDollars, Prices, Tariff};
 
+/// Tokens of an answer whose length nobody bounds, when its price is estimated beforehand.
+const LIKELY_ANSWER: u64 = 1024;
+
 /// The prices that all answers share.
 pub(super) struct Pricing {
     pub(super) prices: Prices,
@@ -36,6 +39,19 @@ impl Pricing {
                 Some((priced.cost, priced.price))
             }
         }
+    }
+
+    /// What a request may cost at a cloud backend, from the size of its prompt and the most tokens of its answer.
+    pub(super) fn estimate(
+        &self,
+        seller: &Seller,
+        model: &str,
+        prompt_tokens: u64,
+        max_tokens: Option<u32>,
+    ) -> Option<NanoDollars> {
+        let output = max_tokens.map_or(LIKELY_ANSWER, u64::from);
+        let usage = Usage { input: prompt_tokens, output, ..Usage::NONE };
+        self.cost(seller, model, &usage, None).map(|(cost, _)| cost)
     }
 
     /// The cost of the same tokens at the reference price.

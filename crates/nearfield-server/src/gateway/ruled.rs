@@ -1,18 +1,21 @@
 //! The policy file in force: replaced while requests run, asked again before every attempt.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use jiff::Zoned;
-use nearfield_api::{Error, ErrorKind, Locality, Request};
+use nearfield_api::{BackendLoad, Error, ErrorKind, Locality, Request};
 use nearfield_privacy::{Detector, HashKey, Survey, Vault};
 use nearfield_router::rules::{
     Connectivity, Day, Denial, Facts, Rules, RulesError, Verdict, decide_by_rules,
 };
 use nearfield_router::{BackendFacts, mask_request, survey_request};
+use nearfield_store::NanoDollars;
 
 use super::Caller;
 use super::account::estimated_tokens;
+use super::budget::Month;
 
 /// The rules in force, and those that were.
 pub(super) struct Ruled {
@@ -78,21 +81,55 @@ impl Ruled {
         caller: &Caller,
         request: &mut Request,
         backends: &[BackendFacts],
-        connectivity: Connectivity,
+        circumstances: Circumstances,
     ) -> Admitted {
         let active = self.active();
         let survey = survey_request(&active.detector, request);
+        let Circumstances { now, connectivity, load, month, estimates } = circumstances;
         let asked = Asked {
             caller: caller.clone(),
             model: request.model.clone(),
             tokens: estimated_tokens(request),
             tools: !request.tools.is_empty(),
-            now: Zoned::now(),
+            now,
             connectivity,
+            load,
+            spent: None,
+            estimates,
         };
-        let verdict = asked.decide(&active, &survey, backends);
-        Admitted { active, survey, asked, verdict }
+        let Some(month) = month else {
+            let verdict = asked.decide(&active, &survey, backends);
+            return Admitted { active, survey, asked, verdict, reserved: None };
+        };
+        let ((asked, verdict), reserved) = month.decide(|spent| {
+            let asked = Asked { spent: Some(spent), ..asked };
+            let verdict = asked.decide(&active, &survey, backends);
+            // One of them answers. A retry or a hedge may cost more: then the next request finds less left.
+            let costs = verdict.candidates.iter().filter_map(|name| asked.estimates.get(name));
+            let reserved = costs.copied().reduce(f64::max).and_then(NanoDollars::from_dollars);
+            ((asked, verdict), reserved)
+        });
+        let reserved = reserved.map(|sum| (month, sum));
+        Admitted { active, survey, asked, verdict, reserved }
     }
+
+    /// The dollars that a key may spend in a month, where the rules limit it.
+    pub(super) fn limit(&self, caller: &Caller) -> Option<f64> {
+        let active = self.active();
+        active.rules.key_terms(&caller.key_id, caller.key_name.as_deref())?.dollars_per_month
+    }
+}
+
+/// What a decision depends on beside the request and the rules.
+pub(super) struct Circumstances {
+    pub(super) now: Zoned,
+    pub(super) connectivity: Connectivity,
+    /// How busy this machine's engine is.
+    pub(super) load: Option<BackendLoad>,
+    /// What the key has spent, where it has a limit.
+    pub(super) month: Option<Arc<Month>>,
+    /// Dollars that the request may cost, by cloud backend; empty for a key without a limit.
+    pub(super) estimates: BTreeMap<String, f64>,
 }
 
 /// The facts of a request that do not depend on the policy.
@@ -103,16 +140,22 @@ struct Asked {
     tools: bool,
     now: Zoned,
     connectivity: Connectivity,
+    load: Option<BackendLoad>,
+    /// What the key had spent before this request.
+    spent: Option<NanoDollars>,
+    estimates: BTreeMap<String, f64>,
 }
 
 impl Asked {
     fn decide(&self, active: &Active, survey: &Survey, backends: &[BackendFacts]) -> Verdict {
         let caller = &self.caller;
         let day = self.now.weekday().to_monday_zero_offset();
+        let terms = active.rules.key_terms(&caller.key_id, caller.key_name.as_deref());
+        let limit = terms.and_then(|terms| terms.dollars_per_month);
         let facts = Facts {
             key: &caller.key_id,
             key_name: caller.key_name.as_deref(),
-            terms: active.rules.key_terms(&caller.key_id, caller.key_name.as_deref()),
+            terms,
             claim: &caller.claim,
             model: &self.model,
             tokens: self.tokens,
@@ -124,8 +167,11 @@ impl Asked {
             minute: u16::try_from(i32::from(self.now.hour()) * 60 + i32::from(self.now.minute()))
                 .unwrap_or(0),
             day: Day::from_monday(u8::try_from(day).unwrap_or(0)),
-            dollars_left: None,
-            queued: 0,
+            dollars_left: limit.zip(self.spent).map(|(limit, spent)| limit - spent.dollars()),
+            estimates: Some(&self.estimates),
+            queued: self.load.map_or(0, |load| load.queued),
+            free_cache: self.load.map(|load| load.free_cache),
+            first_token: self.load.and_then(|load| load.first_token).map(|time| time.as_secs_f64()),
             connectivity: self.connectivity,
         };
         decide_by_rules(&active.rules, backends, &facts)
@@ -138,6 +184,8 @@ pub(super) struct Admitted {
     survey: Survey,
     asked: Asked,
     verdict: Verdict,
+    /// What is set aside for it, and of which month.
+    reserved: Option<(Arc<Month>, NanoDollars)>,
 }
 
 impl Admitted {
@@ -153,12 +201,21 @@ impl Admitted {
         self.verdict.denial.as_ref()
     }
 
-    /// Why, in words for the reply and the ledger: the rule, the class, what is masked, how long it is kept. Never content.
+    /// Why, in words for the reply and the ledger: the rule and the class. Never content.
     pub(super) fn reason(&self) -> String {
-        let Verdict { rule, class, retention, .. } = &self.verdict;
+        let Verdict { rule, class, .. } = &self.verdict;
         let rule = rule.as_deref().unwrap_or("no rule applies: this machine only");
-        let kept = retention.as_ref().map_or_else(String::new, |name| format!(", kept {name}"));
-        format!("{rule} ({class}{kept})")
+        format!("{rule} ({class})")
+    }
+
+    /// How long what is kept of it is kept, as the rule names it.
+    pub(super) fn retention(&self) -> Option<String> {
+        self.verdict.retention.clone()
+    }
+
+    /// What is set aside for it, and of which month.
+    pub(super) fn reserved(&self) -> Option<&(Arc<Month>, NanoDollars)> {
+        self.reserved.as_ref()
     }
 
     /// The request as it may go to a candidate now, and what turns its placeholders back.

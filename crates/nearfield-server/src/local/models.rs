@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use nearfield_api::{Error, ErrorKind, ModelInfo};
+use nearfield_api::{BackendLoad, Error, ErrorKind, ModelInfo};
 use nearfield_engine::{Engine, EngineOptions};
 use nearfield_hub::{Hub, Installed, ModelReference};
 use nearfield_model::Text;
@@ -145,6 +145,17 @@ impl Models {
             models.load(installed, &name)
         };
         blocking(load).await
+    }
+
+    /// How busy the engine of a model is; `None` while nobody has asked for the model by this name.
+    pub(super) fn load_of(&self, name: &str, prompt_tokens: usize) -> Option<BackendLoad> {
+        let loaded = self.lock().names.get(name).map(Arc::clone)?;
+        let load = loaded.engine.load();
+        Some(BackendLoad {
+            queued: u32::try_from(load.queued).unwrap_or(u32::MAX),
+            free_cache: load.free_positions as f64 / load.positions.max(1) as f64,
+            first_token: loaded.engine.first_token(prompt_tokens),
+        })
     }
 
     async fn find(self: &Arc<Self>, name: &str) -> Result<Installed, Error> {

@@ -4,6 +4,7 @@
 
 mod attempts;
 mod backends;
+mod budget;
 mod cloud_faults;
 mod fallback;
 mod guard;

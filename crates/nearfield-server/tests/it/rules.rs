@@ -79,7 +79,7 @@ async fn what_leaves_is_masked_and_what_comes_back_is_restored() {
     assert_eq!(seen.prompt, asking("Mail [EMAIL_1] today").prompt);
     assert_eq!(seen.max_tokens, Some(9));
     let row = rows(&case.ledger).await.remove(0);
-    assert_eq!(row.reason, "masked (personal, kept short)");
+    assert_eq!((row.reason.as_str(), row.retention.as_deref()), ("masked (personal)", Some("short")));
     assert_eq!(row.policy_hash, rules(MASKED).hash());
     assert_eq!(row.attempts[0].bytes_out, "Mail [EMAIL_1] today".len() as u64);
 }

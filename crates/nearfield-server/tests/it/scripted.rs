@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use futures_util::stream;
 use nearfield_api::{
-    Backend, EngineFacts, Error, ErrorKind, Event, EventStream, FinishReason, Locality, ModelInfo, Request,
-    Usage, Work,
+    Backend, BackendLoad, EngineFacts, Error, ErrorKind, Event, EventStream, FinishReason, Locality,
+    ModelInfo, Request, Usage, Work,
 };
 
 /// One thing that a script does.
@@ -39,6 +39,8 @@ pub(crate) struct Scripted {
     pub(crate) seen: Mutex<Vec<Request>>,
     /// Answers whose stream was dropped, at its end or before.
     pub(crate) dropped: Arc<AtomicUsize>,
+    /// What it says of how busy it is.
+    pub(crate) load: Mutex<Option<BackendLoad>>,
 }
 
 impl Scripted {
@@ -53,6 +55,7 @@ impl Scripted {
             scripts: Mutex::new(scripts.into_iter().collect()),
             seen: Mutex::default(),
             dropped: Arc::default(),
+            load: Mutex::default(),
         })
     }
 
@@ -90,6 +93,10 @@ impl Backend for Scripted {
     async fn models(&self) -> Result<Vec<ModelInfo>, Error> {
         let info = |id: String| ModelInfo { id, context_length: Some(2048) };
         Ok(vec![info("m".to_owned()), info(format!("{}-only", self.name))])
+    }
+
+    fn load(&self, _model: &str, _prompt_tokens: u64) -> Option<BackendLoad> {
+        *self.load.lock().unwrap()
     }
 
     async fn generate(&self, request: Request) -> Result<EventStream, Error> {

@@ -1,9 +1,10 @@
 //! Rows and sums.
 
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use nearfield_api::Locality;
-use nearfield_store::{End, Filter, Ledger, NanoDollars, Outcome, StoreError};
+use nearfield_store::{Admission, End, Filter, Ledger, NanoDollars, Outcome, RowHandle, StoreError};
 
 use crate::support::{admission, all_rows, attempt_end, complete, end, journal_files, start, usage};
 
@@ -59,6 +60,8 @@ async fn a_request_becomes_one_row_with_its_attempts() {
         ("counterfactual_usd", serde_json::json!(5e-7)),
         ("counterfactual_price", serde_json::json!("reference")),
         ("policy_hash", serde_json::json!("0123456789abcdef")),
+        ("retention", serde_json::json!("short")),
+        ("reserved_usd", serde_json::json!(null)),
     ] {
         assert_eq!(json[field], value, "{field}");
     }
@@ -221,4 +224,46 @@ async fn a_long_life_does_not_grow_the_journal_for_ever() {
     let rows = all_rows(folder.path()).await;
     assert_eq!(rows.len(), 302);
     assert!(rows.iter().all(|row| row.outcome == Some(Outcome::Done)));
+}
+
+#[tokio::test]
+async fn what_a_key_has_spent_counts_what_is_set_aside_until_the_cost_is_known() {
+    let folder = tempfile::tempdir().unwrap();
+    let ledger = Ledger::open(folder.path()).await.unwrap();
+    let before = jiff::Timestamp::now();
+    let reserving = |key: &str| {
+        let admission = Admission { key_id: Some(key.to_owned()), ..admission("m") };
+        ledger.admit(Admission { reserved: Some(NanoDollars(1000)), ..admission }).unwrap()
+    };
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let tell = |row: &mut RowHandle| {
+        let told = Arc::clone(&told);
+        row.on_close(move |cost| told.lock().unwrap().push(cost));
+    };
+    let spent = || async { ledger.spent("key-1", before).await.unwrap().0 };
+    assert_eq!(spent().await, 0);
+
+    let mut known = reserving("key-1");
+    tell(&mut known);
+    assert_eq!(spent().await, 1000, "under way");
+    known.attempt(start("cloud", Locality::Cloud)).unwrap();
+    known.finish(Some(attempt_end(Outcome::Done, Some(70))), end(Outcome::Done));
+    assert_eq!(spent().await, 70);
+
+    let mut here = reserving("key-1");
+    tell(&mut here);
+    here.attempt(start("here", Locality::Local)).unwrap();
+    here.finish(Some(attempt_end(Outcome::Done, None)), end(Outcome::Done));
+    assert_eq!(spent().await, 70, "nothing has left");
+
+    let mut lost = reserving("key-1");
+    tell(&mut lost);
+    lost.attempt(start("cloud", Locality::Cloud)).unwrap();
+    drop(lost);
+    assert_eq!(spent().await, 1070, "nobody knows what it cost");
+
+    reserving("key-2").finish(None, end(Outcome::Done));
+    assert_eq!(spent().await, 1070);
+    assert_eq!(ledger.spent("key-1", jiff::Timestamp::now()).await.unwrap(), NanoDollars::ZERO);
+    assert_eq!(*told.lock().unwrap(), [Some(NanoDollars(70)), Some(NanoDollars::ZERO), None]);
 }

@@ -14,6 +14,8 @@ pub(crate) fn admission(model: &str) -> Admission {
         model: model.to_owned(),
         reason: "prefer-local".to_owned(),
         policy_hash: "0123456789abcdef".to_owned(),
+        retention: Some("short".to_owned()),
+        reserved: None,
     }
 }
 
