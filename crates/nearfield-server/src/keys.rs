@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use aws_lc_rs::{constant_time, digest, rand};
 use jiff::Timestamp;
 
+use crate::changes::{self, Change, Changed};
 use file::{KeyFile, Stamp, StoredKey};
 
 /// The most keys that one file holds, revoked ones included.
@@ -145,6 +146,8 @@ impl KeyStore {
             cache: Mutex::default(),
         };
         store.keys()?;
+        let _lock = file::lock(data_folder)?;
+        store.note_unrecorded(&KeyFile::read(&store.path)?)?;
         Ok(store)
     }
 
@@ -167,7 +170,8 @@ impl KeyStore {
                 .find(|key| key.revoked.is_none() && (key.id == id_or_name || key.name == id_or_name))
                 .ok_or_else(|| KeyError::NotFound { name: id_or_name.to_owned() })?;
             found.revoked = Some(Timestamp::now());
-            Ok(found.record())
+            let record = found.record();
+            Ok((format!("revoked {}", record.id), record))
         })
     }
 
@@ -189,22 +193,46 @@ impl KeyStore {
             if keys.len() >= MAX_KEYS {
                 return Err(KeyError::TooMany);
             }
+            let did = format!("added {}", key.id);
             keys.push(key);
-            Ok(())
+            Ok((did, ()))
         })?;
         Ok(NewKey { record, plaintext })
     }
 
-    /// Reads, changes and replaces the file while no other process does.
+    /// Reads, changes and replaces the file while no other process does. What `edit` says that it did stands in the
+    /// record of changes before the file is replaced.
     fn change<T>(
         &self,
-        edit: impl FnOnce(&mut Vec<StoredKey>) -> Result<T, KeyError>,
+        edit: impl FnOnce(&mut Vec<StoredKey>) -> Result<(String, T), KeyError>,
     ) -> Result<T, KeyError> {
         let _lock = file::lock(&self.folder)?;
         let mut contents = KeyFile::read(&self.path)?;
-        let result = edit(&mut contents.keys)?;
-        contents.write(&self.folder, &self.path)?;
+        let old = self.note_unrecorded(&contents)?;
+        let (did, result) = edit(&mut contents.keys)?;
+        let new = contents.hash();
+        if new != old {
+            self.record(did, Some(old), new)?;
+            contents.write(&self.folder, &self.path)?;
+        }
         Ok(result)
+    }
+
+    /// Records a change of the file that nothing recorded, such as one by hand; the hash of the file as it is.
+    fn note_unrecorded(&self, contents: &KeyFile) -> Result<String, KeyError> {
+        let now = contents.hash();
+        let last = changes::last_hash(&self.folder, Changed::Keys);
+        let nothing_yet = last.is_none() && contents.keys.is_empty();
+        if !nothing_yet && last.as_ref() != Some(&now) {
+            self.record("found changed".to_owned(), last, now.clone())?;
+        }
+        Ok(now)
+    }
+
+    fn record(&self, by: String, old: Option<String>, new: String) -> Result<(), KeyError> {
+        changes::record(&self.folder, &Change::now(Changed::Keys, by, old, new)).map_err(|source| {
+            KeyError::Io { action: "write", path: self.folder.join(changes::CHANGES_FILE), source }
+        })
     }
 
     /// The keys as they are on disk now.
@@ -291,10 +319,12 @@ fn ensure_server_key(store: &KeyStore, path: &Path) -> Result<(), KeyError> {
     }
     // The file is missing, or its key was revoked: the old one must not come back to life.
     store.change(|keys| {
+        let mut revoked = Vec::new();
         for key in keys.iter_mut().filter(|key| generated(key)) {
             key.revoked = Some(Timestamp::now());
+            revoked.push(key.id.as_str());
         }
-        Ok(())
+        Ok((format!("revoked {}", revoked.join(", ")), ()))
     })?;
     let name = format!("server-{}", random_hex::<4>()?);
     let key = store.insert(&name, true)?;

@@ -1,5 +1,6 @@
 //! Nearfield's server: the gateway that joins policy, ledger and backends, and the HTTP API in front of it.
 
+pub mod changes;
 pub mod gateway;
 pub mod http;
 pub mod keys;

@@ -82,11 +82,8 @@ impl Opened {
         let gateway = match &rules {
             None => gateway,
             Some(file) => {
-                let (folder, hash) = (app.data_folder(), file.rules.hash());
-                let old = reload::last_hash(folder);
-                if old.as_deref() != Some(hash.as_str()) {
-                    reload::record(folder, "start", old.as_deref(), &hash)?;
-                }
+                let folder = app.data_folder();
+                reload::record_start(folder, &file.rules.hash())?;
                 gateway.with_rules(file.rules.clone(), reload::hash_key(folder)?)?
             }
         };

@@ -10,15 +10,15 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Context as _, Result};
 use jiff::Timestamp;
 use nearfield_privacy::HashKey;
-use nearfield_server::gateway::Gateway;
-use serde_json::json;
+use nearfield_server::changes::{self, CHANGES_FILE, Change, Changed};
+use nearfield_server::gateway::{Gateway, RulesChange};
 
 use crate::config::RulesFile;
 
 /// The mark of `nearfield policy reload`.
 const MARK: &str = "policy.reload";
-/// The record of changes.
-const RECORD: &str = "policy-changes.jsonl";
+/// What the record says of a change that the mark asked for.
+const BY_MARK: &str = "nearfield policy reload";
 /// The key of pseudonyms.
 const HASH_KEY: &str = "policy.key";
 /// How often the mark is looked for.
@@ -70,24 +70,18 @@ pub(crate) fn hash_key(folder: &Path) -> Result<HashKey> {
     }
 }
 
-/// Adds a line to the record of changes: when, by what, which hash before and after.
-pub(crate) fn record(folder: &Path, actor: &str, old: Option<&str>, new: &str) -> Result<()> {
-    let path = folder.join(RECORD);
-    let line = json!({ "time": Timestamp::now().to_string(), "actor": actor, "old": old, "new": new });
-    let mut options = OpenOptions::new();
-    options.append(true).create(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let mut file = options.open(&path).with_context(|| format!("cannot open {}", path.display()))?;
-    // One write for one line, so that lines of two processes do not mix.
-    file.write_all(format!("{line}\n").as_bytes()).with_context(|| format!("cannot write {}", path.display()))
+/// Adds a line to the record of changes where the rules that start are not those that it names last.
+pub(crate) fn record_start(folder: &Path, hash: &str) -> Result<()> {
+    let old = changes::last_hash(folder, Changed::Policy);
+    if old.as_deref() == Some(hash) {
+        return Ok(());
+    }
+    record(folder, &Change::now(Changed::Policy, "start", old, hash))
 }
 
-/// The hash that the record names last.
-pub(crate) fn last_hash(folder: &Path) -> Option<String> {
-    let text = fs::read_to_string(folder.join(RECORD)).ok()?;
-    let value: serde_json::Value = serde_json::from_str(text.lines().last()?).ok()?;
-    value.get("new")?.as_str().map(str::to_owned)
+fn record(folder: &Path, change: &Change) -> Result<()> {
+    changes::record(folder, change)
+        .with_context(|| format!("cannot write {}", folder.join(CHANGES_FILE).display()))
 }
 
 /// Watches for SIGHUP and for the mark, as long as the gateway lives.
@@ -102,21 +96,21 @@ pub(crate) fn watch(folder: PathBuf, file: RulesFile, gateway: &Arc<Gateway>) ->
         let mut period = tokio::time::interval(PERIOD);
         loop {
             #[cfg(unix)]
-            let actor = tokio::select! {
+            let by = tokio::select! {
                 _ = hangup.recv() => Some("SIGHUP"),
                 _ = period.tick() => None,
             };
             #[cfg(not(unix))]
-            let actor = {
+            let by: Option<&str> = {
                 period.tick().await;
                 None
             };
             let Some(gateway) = weak.upgrade() else { return };
             let now = stamp(&mark);
-            let marked = (now != seen).then_some("nearfield policy reload");
+            let marked = (now != seen).then_some(BY_MARK);
             seen = now;
-            if let Some(actor) = actor.or(marked) {
-                put_in_force(&folder, &file, &gateway, actor);
+            if let Some(by) = by.or(marked) {
+                put_in_force(&folder, &file, &gateway, by);
             }
         }
     });
@@ -129,7 +123,7 @@ fn stamp(mark: &Path) -> Option<(SystemTime, u64)> {
 }
 
 /// Reads the file and puts it in force; what cannot be used leaves the old policy, one line in the log, and a count.
-fn put_in_force(folder: &Path, file: &RulesFile, gateway: &Gateway, actor: &str) {
+fn put_in_force(folder: &Path, file: &RulesFile, gateway: &Gateway, by: &str) {
     let rules = match file.read_again() {
         Ok(rules) => rules,
         Err(error) => {
@@ -139,11 +133,13 @@ fn put_in_force(folder: &Path, file: &RulesFile, gateway: &Gateway, actor: &str)
         }
     };
     match gateway.replace_rules(rules) {
-        Ok(change) => {
-            tracing::info!(old = change.old, new = change.new, actor, "the policy file was read again");
-            if change.old != change.new
-                && let Err(error) = record(folder, actor, Some(&change.old), &change.new)
-            {
+        Ok(RulesChange { old, new }) => {
+            tracing::info!(old, new, by, "the policy file was read again");
+            let changed = old != new;
+            let change = Change::now(Changed::Policy, by, Some(old), new);
+            // Nobody tells who sent a signal; a mark has an owner.
+            let change = if by == BY_MARK { change.made_by_owner_of(&folder.join(MARK)) } else { change };
+            if changed && let Err(error) = record(folder, &change) {
                 tracing::error!(%error, "the change of the policy could not be recorded");
             }
         }
@@ -158,16 +154,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_key_is_made_once_and_changes_leave_lines() {
+    fn the_key_is_made_once_and_starts_leave_lines() {
         let folder = tempfile::tempdir().unwrap();
         let own = hash_key(folder.path()).unwrap().pseudonym("EMAIL", "a@b.org");
         assert_eq!(hash_key(folder.path()).unwrap().pseudonym("EMAIL", "a@b.org"), own);
         fs::write(folder.path().join(HASH_KEY), "short").unwrap();
         assert!(hash_key(folder.path()).unwrap_err().to_string().contains("32 bytes"));
-        assert_eq!(last_hash(folder.path()), None);
-        record(folder.path(), "start", None, "a1").unwrap();
-        record(folder.path(), "SIGHUP", Some("a1"), "b2").unwrap();
-        assert_eq!(last_hash(folder.path()).as_deref(), Some("b2"));
-        assert_eq!(fs::read_to_string(folder.path().join(RECORD)).unwrap().lines().count(), 2);
+        for (hash, lines) in [("a1", 1), ("a1", 1), ("b2", 2)] {
+            record_start(folder.path(), hash).unwrap();
+            let record = fs::read_to_string(folder.path().join(CHANGES_FILE)).unwrap();
+            assert_eq!(record.lines().count(), lines);
+        }
     }
 }

@@ -76,6 +76,14 @@ impl KeyFile {
         Ok(contents)
     }
 
+    /// A short hash of what the file says.
+    pub(super) fn hash(&self) -> String {
+        let text = serde_json::to_string(self).unwrap_or_default();
+        let mut hash = super::hex(&super::hash(&text));
+        hash.truncate(16);
+        hash
+    }
+
     /// Replaces the file: readers see the old or the new contents, never a part.
     pub(super) fn write(&self, folder: &Path, path: &Path) -> Result<(), KeyError> {
         let text = serde_json::to_string_pretty(self)

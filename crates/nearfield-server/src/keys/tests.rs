@@ -141,3 +141,27 @@ fn several_processes_may_add_at_once() {
     });
     assert_eq!(KeyStore::open(folder.path()).unwrap().list().unwrap().len(), 32);
 }
+
+#[test]
+fn every_change_of_keys_leaves_a_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = KeyStore::open(folder.path()).unwrap();
+    let key = store.add("laptop").unwrap();
+    store.revoke("laptop").unwrap();
+    assert!(store.revoke("laptop").is_err());
+    // By hand.
+    let path = folder.path().join(KEYS_FILE);
+    let text = fs::read_to_string(&path).unwrap();
+    fs::write(&path, text.replace("laptop", "desktop")).unwrap();
+    KeyStore::open(folder.path()).unwrap();
+    KeyStore::open(folder.path()).unwrap();
+    let record = fs::read_to_string(folder.path().join(changes::CHANGES_FILE)).unwrap();
+    let lines: Vec<Change> = record.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let by: Vec<&str> = lines.iter().map(|line| line.by.as_str()).collect();
+    let id = &key.record.id;
+    assert_eq!(by, [format!("added {id}"), format!("revoked {id}"), "found changed".to_owned()]);
+    for pair in lines.windows(2) {
+        assert_eq!(pair[1].old.as_ref(), Some(&pair[0].new));
+    }
+    assert!(!record.contains(&key.plaintext));
+}
