@@ -29,6 +29,11 @@ pub trait Backend: Send + Sync {
         None
     }
 
+    /// The endpoints behind it, where there are several.
+    fn endpoints(&self) -> Vec<EndpointState> {
+        Vec::new()
+    }
+
     /// Starts to answer. An error here means that nothing was produced; later errors come through the stream.
     async fn generate(&self, request: Request) -> Result<EventStream, Error>;
 }
@@ -42,6 +47,17 @@ pub struct BackendLoad {
     pub free_cache: f64,
     /// How long the first token would take to come; `None` before anything was measured.
     pub first_token: Option<Duration>,
+}
+
+/// How one endpoint of a backend stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EndpointState {
+    /// Whether it works, as far as is known.
+    pub up: bool,
+    /// Whether it gets no new requests.
+    pub draining: bool,
+    /// Tokens of requests that are under way there.
+    pub outstanding_tokens: u64,
 }
 
 /// Where a backend runs.

@@ -28,7 +28,7 @@ pub mod sabotage;
 pub mod sse;
 
 pub use answer::AnswerDecoder;
-pub use backend::{Backend, BackendLoad, EventStream, Locality, ModelInfo};
+pub use backend::{Backend, BackendLoad, EndpointState, EventStream, Locality, ModelInfo};
 pub use dialect::{Dialect, Extra};
 pub use error::{Error, ErrorKind};
 pub use event::{EngineFacts, Event, FinishReason, TokenAlternative, TokenLogprob, Work};

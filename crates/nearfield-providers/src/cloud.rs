@@ -85,6 +85,11 @@ impl Cloud {
         })
     }
 
+    /// Asks for something that costs nothing, to see whether it works.
+    pub(crate) async fn check(&self, wait: Duration) -> Result<(), Error> {
+        self.upstream.get("/models", LARGEST_LIST, wait, self.headers()).await.map(drop)
+    }
+
     /// The dialect that it speaks.
     pub const fn dialect(&self) -> Dialect {
         self.dialect
@@ -209,7 +214,18 @@ impl Backend for Cloud {
         models
     }
 
-    async fn generate(&self, mut request: Request) -> Result<EventStream, Error> {
+    async fn generate(&self, request: Request) -> Result<EventStream, Error> {
+        self.generate_salted(request, None).await
+    }
+}
+
+impl Cloud {
+    /// The same with a salt for the server's prefix cache.
+    pub(crate) async fn generate_salted(
+        &self,
+        mut request: Request,
+        cache_salt: Option<String>,
+    ) -> Result<EventStream, Error> {
         let model = self.upstream_model(&request.model)?;
         self.labels.apply(&mut request.labels);
         let chat = matches!(request.prompt, Prompt::Chat(_));
@@ -222,6 +238,7 @@ impl Backend for Cloud {
             model: model.clone(),
             stream: self.stream,
             max_tokens_field: self.max_tokens_field,
+            cache_salt,
         };
         let body = self.dialect.encode_request(&request, &options)?;
         let route = self.route(&request, &model);

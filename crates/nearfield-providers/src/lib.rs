@@ -1,7 +1,7 @@
 //! Cloud backends: what the configuration says of them, and how they are asked.
 //!
 //! [`Cloud`] speaks the dialects of OpenAI, Anthropic, Google and AWS; [`OpenAiCompatible`] is any server that calls
-//! itself so. Four rules hold for every request that they send:
+//! itself so, and a [`Pool`] several of them. Four rules hold for every request that they send:
 //!
 //! * What leaves is written anew from the [`nearfield_api::Request`]; bytes of the client's never pass through.
 //! * The key goes to the configured address and nowhere else: redirects are not followed, and plain HTTP is only for
@@ -25,6 +25,7 @@ mod google_token;
 mod labels;
 mod openai_compatible;
 mod options;
+mod pool;
 #[cfg(feature = "sabotage")]
 mod sabotage;
 mod secret;
@@ -34,9 +35,10 @@ mod upstream;
 pub use base_url::is_loopback_url;
 pub use cloud::Cloud;
 pub use cloud_config::{Api, CloudConfig, CloudKind, LabelChoice};
-pub use config::{MaxTokens, OpenAiCompatibleConfig};
+pub use config::{EndpointConfig, MaxTokens, OpenAiCompatibleConfig};
 pub use error::ProviderError;
 pub use labels::LabelRule;
 pub use openai_compatible::OpenAiCompatible;
 pub use options::{OpenAiCompatibleOptions, Timeouts};
+pub use pool::{Pool, PoolEndpoint, PoolOptions};
 pub use secret::{Secret, SecretError, SecretRef};

@@ -47,6 +47,22 @@ impl OpenAiCompatible {
     }
 }
 
+impl OpenAiCompatible {
+    /// See [`Cloud::check`].
+    pub(crate) async fn check(&self, wait: std::time::Duration) -> Result<(), Error> {
+        self.0.check(wait).await
+    }
+
+    /// See [`Cloud::generate_salted`].
+    pub(crate) async fn generate_salted(
+        &self,
+        request: Request,
+        cache_salt: Option<String>,
+    ) -> Result<EventStream, Error> {
+        self.0.generate_salted(request, cache_salt).await
+    }
+}
+
 #[async_trait::async_trait]
 impl Backend for OpenAiCompatible {
     fn name(&self) -> &str {

@@ -23,7 +23,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use jiff::{Timestamp, Zoned};
 use nearfield_api::openai::ModelEntry;
-use nearfield_api::{Backend, Error, ErrorKind, EventStream, Locality, ModelInfo, Request};
+use nearfield_api::{Backend, EndpointState, Error, ErrorKind, EventStream, Locality, ModelInfo, Request};
 use nearfield_privacy::{DataClass, HashKey};
 use nearfield_router::attempts::Resilience;
 use nearfield_router::rules::{Claim, Connectivity, Rules, RulesError};
@@ -195,6 +195,16 @@ impl Gateway {
     /// Whether each cloud backend rests after failures.
     pub fn circuits(&self) -> Vec<(String, bool)> {
         self.circuits.open()
+    }
+
+    /// How the endpoints of pools stand: the backend's name and the endpoint's position in the configuration, from 1.
+    pub fn endpoints(&self) -> Vec<(String, usize, EndpointState)> {
+        let mut all = Vec::new();
+        for (configured, facts) in self.backends.iter().zip(&self.facts) {
+            let states = configured.backend.endpoints();
+            all.extend(states.into_iter().zip(1..).map(|(state, at)| (facts.name.clone(), at, state)));
+        }
+        all
     }
 
     /// Lets the rules of a policy file decide from now on. `key` makes the pseudonyms that rules may ask for.

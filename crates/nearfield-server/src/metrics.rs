@@ -7,6 +7,7 @@ use metrics::{Counter, Gauge, Histogram, Key, Label, Level, Metadata, Recorder a
 use metrics_exporter_prometheus::{
     BuildError, Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder,
 };
+use nearfield_api::EndpointState;
 
 const REQUESTS: &str = "nearfield_requests_total";
 const DURATION: &str = "nearfield_request_duration_seconds";
@@ -20,6 +21,9 @@ const REFUSED: &str = "nearfield_connections_refused_total";
 
 const ATTEMPTS: &str = "nearfield_attempt_events_total";
 const CIRCUIT: &str = "nearfield_circuit_open";
+const ENDPOINT_UP: &str = "nearfield_pool_endpoint_up";
+const ENDPOINT_DRAINING: &str = "nearfield_pool_endpoint_draining";
+const ENDPOINT_TOKENS: &str = "nearfield_pool_endpoint_tokens";
 const RULE_FAILURES: &str = "nearfield_policy_reload_failures_total";
 
 const METADATA: Metadata<'static> = Metadata::new("nearfield_server", Level::INFO, Some(module_path!()));
@@ -71,6 +75,20 @@ impl Metrics {
         recorder.describe_gauge(IN_FLIGHT.into(), count, "Requests being answered by a backend now".into());
         let circuit = "Whether a backend rests after failures, or is being probed";
         recorder.describe_gauge(CIRCUIT.into(), count, circuit.into());
+        let endpoint = [
+            (
+                ENDPOINT_UP,
+                "Whether an endpoint of a pool works, by its position in the configuration, from 1",
+            ),
+            (ENDPOINT_DRAINING, "Whether it gets no new requests"),
+            (
+                ENDPOINT_TOKENS,
+                "Tokens of requests that are under way there, of prompts and of answers to come",
+            ),
+        ];
+        for (name, text) in endpoint {
+            recorder.describe_gauge(name.into(), count, text.into());
+        }
         recorder.describe_gauge(CONNECTIONS.into(), count, "Open connections".into());
         let metrics = Self { recorder, handle };
         metrics.in_flight().set(0.0);
@@ -161,6 +179,21 @@ impl Metrics {
     pub(crate) fn circuit(&self, backend: &str, open: bool) {
         let key = Key::from_parts(CIRCUIT, vec![Label::new("backend", backend.to_owned())]);
         self.recorder.register_gauge(&key, &METADATA).set(if open { 1.0 } else { 0.0 });
+    }
+
+    /// How an endpoint of a pool stands.
+    pub(crate) fn endpoint(&self, backend: &str, position: usize, state: EndpointState) {
+        let EndpointState { up, draining, outstanding_tokens } = state;
+        let values = [
+            (ENDPOINT_UP, f64::from(u8::from(up))),
+            (ENDPOINT_DRAINING, f64::from(u8::from(draining))),
+            (ENDPOINT_TOKENS, outstanding_tokens as f64),
+        ];
+        for (name, value) in values {
+            let labels =
+                vec![Label::new("backend", backend.to_owned()), Label::new("endpoint", position.to_string())];
+            self.recorder.register_gauge(&Key::from_parts(name, labels), &METADATA).set(value);
+        }
     }
 
     fn counter(&self, name: &'static str, labels: Vec<Label>) -> Counter {

@@ -6,6 +6,7 @@ use anyhow::Result;
 use nearfield_api::Backend;
 use nearfield_engine::{EngineOptions, PrefixFiles};
 use nearfield_hub::{Hub, HubError, Installed, PullOptions};
+use nearfield_providers::Pool;
 use nearfield_router::PolicyMode;
 use nearfield_server::gateway::{ConfiguredBackend, Gateway, GatewayOptions, Network};
 use nearfield_server::local::{LocalBackend, LocalOptions, Prepared};
@@ -25,6 +26,7 @@ pub(crate) struct Opened {
     pub(crate) local: Option<Arc<LocalBackend>>,
     ledger: Ledger,
     rules: Option<RulesFile>,
+    pools: Vec<Arc<Pool>>,
 }
 
 impl Opened {
@@ -50,12 +52,16 @@ impl Opened {
             let backend: Arc<dyn Backend> = Arc::<LocalBackend>::clone(local);
             backends.push(ConfiguredBackend { backend, models: None, price_provider: None });
         }
+        let mut pools = Vec::new();
         for section in &config.backends {
             // A backend that the policy forbids is not set up: its key need not be here.
-            let here = section.is_behind_a_socket();
+            let here = section.is_behind_sockets();
             if here || config.rules.is_some() || config.policy.mode != PolicyMode::LocalOnly {
+                let pool = section.build_pool()?;
+                pools.extend(pool.clone());
+                let pool = pool.map(|pool| pool as Arc<dyn Backend>);
                 backends.push(ConfiguredBackend {
-                    backend: section.build()?,
+                    backend: pool.map_or_else(|| section.build(), Ok)?,
                     models: section.models(),
                     price_provider: section.price_provider(),
                 });
@@ -64,7 +70,7 @@ impl Opened {
         let network = if app.is_offline() {
             Network::refused()
         } else {
-            Network::towards(config.backends.iter().filter_map(BackendConfig::first_hop))
+            Network::towards(config.backends.iter().flat_map(BackendConfig::first_hops))
         };
         let rules = config.rules;
         let ledger = app.ledger().await?;
@@ -87,7 +93,7 @@ impl Opened {
                 gateway.with_rules(file.rules.clone(), reload::hash_key(folder)?)?
             }
         };
-        Ok(Self { gateway: Arc::new(gateway), local, ledger, rules })
+        Ok(Self { gateway: Arc::new(gateway), local, ledger, rules, pools })
     }
 
     /// Loads the model that is on this machine, so that its load is not part of an answer's time. `None` when the answer
@@ -105,12 +111,11 @@ impl Opened {
         }
     }
 
-    /// Has the policy file read again whenever the process or the data folder is told to.
-    pub(crate) fn watch_rules(&self, app: &App) -> Result<()> {
-        match &self.rules {
-            None => Ok(()),
-            Some(file) => reload::watch(app.data_folder().to_owned(), file.clone(), &self.gateway),
-        }
+    /// Has the policy file, and the weights and drains of pools, read again whenever the process or the data folder is
+    /// told to. `load` reads the configuration.
+    pub(crate) fn watch(&self, app: &App, load: reload::Load) -> Result<()> {
+        let again = reload::Again { rules: self.rules.clone(), pools: self.pools.clone(), load };
+        reload::watch(app.data_folder().to_owned(), again, &self.gateway)
     }
 
     /// Waits until the ledger has everything.

@@ -1,4 +1,4 @@
-//! A running server's policy file, read again when it is told to: by SIGHUP, or by `nearfield policy reload`, which
+//! A running server's policy file and the weights of its pools, read again when it is told to: by SIGHUP, or by `nearfield policy reload`, which
 //! leaves a mark in the data folder. Every change leaves a line in an append-only record.
 
 use std::fs::{self, OpenOptions};
@@ -9,11 +9,13 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, Result};
 use jiff::Timestamp;
+use nearfield_api::Backend as _;
 use nearfield_privacy::HashKey;
+use nearfield_providers::Pool;
 use nearfield_server::changes::{self, CHANGES_FILE, Change, Changed};
 use nearfield_server::gateway::{Gateway, RulesChange};
 
-use crate::config::RulesFile;
+use crate::config::{Config, ConfigError, RulesFile};
 
 /// The mark of `nearfield policy reload`.
 const MARK: &str = "policy.reload";
@@ -84,8 +86,44 @@ fn record(folder: &Path, change: &Change) -> Result<()> {
         .with_context(|| format!("cannot write {}", folder.join(CHANGES_FILE).display()))
 }
 
+/// Reads the configuration.
+pub(crate) type Load = Box<dyn Fn() -> Result<Config, ConfigError> + Send + Sync>;
+
+/// What is read again.
+pub(crate) struct Again {
+    pub(crate) rules: Option<RulesFile>,
+    pub(crate) pools: Vec<Arc<Pool>>,
+    pub(crate) load: Load,
+}
+
+impl Again {
+    /// Reads all of it. What cannot be used leaves everything as it was from there on.
+    fn read(&self, folder: &Path, gateway: &Gateway, by: &str) {
+        let used = self.rules.as_ref().is_none_or(|file| put_in_force(folder, file, gateway, by));
+        if !used || self.pools.is_empty() {
+            return;
+        }
+        match (self.load)() {
+            Ok(config) => self.adjust_pools(&config, by),
+            Err(error) => tracing::error!(%error, "the configuration cannot be used; pools stay as they are"),
+        }
+    }
+
+    fn adjust_pools(&self, config: &Config, by: &str) {
+        for pool in &self.pools {
+            let section = config.backends.iter().find(|section| section.name == pool.name());
+            if section.is_some_and(|section| pool.adjust(&section.pool_endpoints())) {
+                tracing::info!(backend = pool.name(), by, "the weights and drains of a pool were read again");
+            } else {
+                let backend = pool.name();
+                tracing::warn!(backend, "a pool's endpoints changed; restart the server to use the new ones");
+            }
+        }
+    }
+}
+
 /// Watches for SIGHUP and for the mark, as long as the gateway lives.
-pub(crate) fn watch(folder: PathBuf, file: RulesFile, gateway: &Arc<Gateway>) -> Result<()> {
+pub(crate) fn watch(folder: PathBuf, again: Again, gateway: &Arc<Gateway>) -> Result<()> {
     let weak = Arc::downgrade(gateway);
     let mark = folder.join(MARK);
     let mut seen = stamp(&mark);
@@ -110,7 +148,7 @@ pub(crate) fn watch(folder: PathBuf, file: RulesFile, gateway: &Arc<Gateway>) ->
             let marked = (now != seen).then_some(BY_MARK);
             seen = now;
             if let Some(by) = by.or(marked) {
-                put_in_force(&folder, &file, &gateway, by);
+                again.read(&folder, &gateway, by);
             }
         }
     });
@@ -123,13 +161,14 @@ fn stamp(mark: &Path) -> Option<(SystemTime, u64)> {
 }
 
 /// Reads the file and puts it in force; what cannot be used leaves the old policy, one line in the log, and a count.
-fn put_in_force(folder: &Path, file: &RulesFile, gateway: &Gateway, by: &str) {
+/// Whether it could be used.
+fn put_in_force(folder: &Path, file: &RulesFile, gateway: &Gateway, by: &str) -> bool {
     let rules = match file.read_again() {
         Ok(rules) => rules,
         Err(error) => {
             gateway.rules_unreadable();
             tracing::error!(%error, "the policy file cannot be used; the old policy stays in force");
-            return;
+            return false;
         }
     };
     match gateway.replace_rules(rules) {
@@ -142,9 +181,11 @@ fn put_in_force(folder: &Path, file: &RulesFile, gateway: &Gateway, by: &str) {
             if changed && let Err(error) = record(folder, &change) {
                 tracing::error!(%error, "the change of the policy could not be recorded");
             }
+            true
         }
         Err(error) => {
             tracing::error!(%error, "the policy file cannot be used; the old policy stays in force");
+            false
         }
     }
 }

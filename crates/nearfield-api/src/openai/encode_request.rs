@@ -25,6 +25,8 @@ pub struct UpstreamOptions {
     pub stream: bool,
     /// The name of the token limit on the chat route.
     pub max_tokens_field: MaxTokensField,
+    /// What keeps the prefix caches of cache domains apart at a server that many share (vLLM's `cache_salt`).
+    pub cache_salt: Option<String>,
 }
 
 /// Writes the body for the route [`super::Endpoint::of`] the prompt. Only what the request sets is written.
@@ -71,6 +73,8 @@ pub fn encode_request(request: &Request, options: &UpstreamOptions) -> Result<St
         body.insert("stream_options".to_owned(), json!({"include_usage": true}));
     }
     carry_extra(&mut body, &request.extra, request, Dialect::OpenAiChat)?;
+    // After the caller's own fields: whose cache it is is not for the caller to say.
+    put(&mut body, "cache_salt", options.cache_salt.as_deref());
     Ok(Value::Object(body).to_string())
 }
 
@@ -113,7 +117,7 @@ mod tests {
     use crate::openai::{Limits, parse_chat_request, parse_completions_request};
 
     fn options(max_tokens_field: MaxTokensField) -> UpstreamOptions {
-        UpstreamOptions { model: "up".into(), stream: false, max_tokens_field }
+        UpstreamOptions { model: "up".into(), stream: false, max_tokens_field, cache_salt: None }
     }
 
     fn value(text: &str) -> Value {

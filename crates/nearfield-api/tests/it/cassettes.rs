@@ -357,8 +357,12 @@ fn recorded_requests_survive_the_way_through_the_tree() {
             } else {
                 nearfield_api::openai::MaxTokensField::MaxTokens
             };
-            let options =
-                UpstreamOptions { model: request.model.clone(), stream: request.stream, max_tokens_field };
+            let options = UpstreamOptions {
+                model: request.model.clone(),
+                stream: request.stream,
+                max_tokens_field,
+                cache_salt: None,
+            };
             dialect.encode_request(&request, &options)
         });
         match again {

@@ -7,6 +7,7 @@ mod conformance_faults;
 mod connections;
 mod faults;
 mod models;
+mod pool;
 mod secrets;
 mod support;
 mod tls;

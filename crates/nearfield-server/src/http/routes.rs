@@ -173,6 +173,9 @@ async fn metrics(State(service): State<Service>) -> Response<Body> {
     for (backend, open) in service.gateway.circuits() {
         service.metrics.circuit(&backend, open);
     }
+    for (backend, position, state) in service.gateway.endpoints() {
+        service.metrics.endpoint(&backend, position, state);
+    }
     let mut response = Response::new(Body::from(service.metrics.render()));
     let form = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
     response.headers_mut().insert(header::CONTENT_TYPE, form);

@@ -13,7 +13,7 @@ use crate::config::{
 };
 
 /// Where the configuration is.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub(super) struct ConfigArgs {
     /// The configuration file [env: NEARFIELD_CONFIG] [default: nearfield/nearfield.toml in the platform's
     /// configuration folder]

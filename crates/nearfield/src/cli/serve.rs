@@ -135,7 +135,8 @@ impl ServeCommand {
             opened.close().await?;
             return Err(error);
         }
-        opened.watch_rules(app)?;
+        let config = self.config.clone();
+        opened.watch(app, Box::new(move || config.load()))?;
         self.announce(&server, &keys, &policy)?;
         let gateway = std::sync::Arc::clone(&opened.gateway);
         let served = Box::pin(server.run(gateway, keys, shutdown)).await;

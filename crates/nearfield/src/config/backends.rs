@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use nearfield_api::Backend;
 use nearfield_providers::{
-    CloudConfig, CloudKind, OpenAiCompatible, OpenAiCompatibleConfig, ProviderError, SecretError,
+    CloudConfig, CloudKind, OpenAiCompatible, OpenAiCompatibleConfig, Pool, PoolEndpoint, ProviderError,
+    SecretError,
 };
 use serde::Deserialize as _;
 use toml::Spanned;
@@ -57,31 +58,51 @@ impl BackendConfig {
     }
 
     /// Where its requests go, for the policy's lint.
-    pub(super) fn endpoint(&self) -> nearfield_router::rules::Endpoint {
-        let (url, model_map) = match &self.settings {
-            Settings::Compatible(settings) => (settings.base_url.clone(), &settings.model_map),
-            Settings::Cloud(kind, settings) => (settings.address(*kind), &settings.model_map),
+    pub(super) fn endpoints(&self) -> Vec<nearfield_router::rules::Endpoint> {
+        let model_map = match &self.settings {
+            Settings::Compatible(settings) => &settings.model_map,
+            Settings::Cloud(_, settings) => &settings.model_map,
         };
         let mut models = self.models().unwrap_or_default();
         models.extend(model_map.values().cloned());
-        nearfield_router::rules::Endpoint { name: self.name.clone(), url, models }
+        let endpoint =
+            |url| nearfield_router::rules::Endpoint { name: self.name.clone(), url, models: models.clone() };
+        self.urls().into_iter().map(endpoint).collect()
     }
 
-    /// The address to which connections are made: its proxy's, or its own. `None` where the network is not used.
-    pub(crate) fn first_hop(&self) -> Option<String> {
+    fn urls(&self) -> Vec<String> {
+        match &self.settings {
+            Settings::Compatible(settings) => settings.base_urls(),
+            Settings::Cloud(kind, settings) => vec![settings.address(*kind)],
+        }
+    }
+
+    /// The addresses to which connections are made: its proxy's, or its own. None where the network is not used.
+    pub(crate) fn first_hops(&self) -> Vec<String> {
         let proxy = match &self.settings {
-            Settings::Compatible(settings) if settings.socket.is_some() => return None,
+            Settings::Compatible(settings) if settings.is_behind_sockets() => return Vec::new(),
             Settings::Compatible(settings) => &settings.proxy,
             Settings::Cloud(_, settings) => &settings.proxy,
         };
-        let own = self.endpoint().url;
         // This machine is never reached through a proxy.
-        Some(proxy.clone().filter(|_| !nearfield_providers::is_loopback_url(&own)).unwrap_or(own))
+        let hop = |own: String| match proxy {
+            Some(proxy) if !nearfield_providers::is_loopback_url(&own) => proxy.clone(),
+            _ => own,
+        };
+        self.urls().into_iter().map(hop).collect()
     }
 
-    /// Whether a Unix socket leads to it.
-    pub(crate) fn is_behind_a_socket(&self) -> bool {
-        matches!(&self.settings, Settings::Compatible(settings) if settings.socket.is_some())
+    /// Whether Unix sockets lead to it.
+    pub(crate) fn is_behind_sockets(&self) -> bool {
+        matches!(&self.settings, Settings::Compatible(settings) if settings.is_behind_sockets())
+    }
+
+    /// The endpoints of a pool as they are configured; none for other backends.
+    pub(crate) fn pool_endpoints(&self) -> Vec<PoolEndpoint> {
+        match &self.settings {
+            Settings::Compatible(settings) => settings.pool_endpoints(self.folder()),
+            Settings::Cloud(..) => Vec::new(),
+        }
     }
 
     /// The provider's name in the price table.
@@ -104,6 +125,14 @@ impl BackendConfig {
             }
         };
         built.map_err(|error| self.wrong(&error))
+    }
+
+    /// The pool itself, where it is one.
+    pub(crate) fn build_pool(&self) -> Result<Option<Arc<Pool>>, ConfigError> {
+        let Settings::Compatible(settings) = &self.settings else { return Ok(None) };
+        let options = settings.pool(&self.name, self.folder());
+        let pool = options.and_then(|options| options.map(Pool::new).transpose());
+        pool.map(|pool| pool.map(Arc::new)).map_err(|error| self.wrong(&error))
     }
 
     fn folder(&self) -> &Path {
@@ -169,6 +198,9 @@ fn read(
         }
     };
     let settings = settings.map_err(|error| source.explain(&error).or_at(source, start))?;
+    if let Settings::Compatible(settings) = &settings {
+        settings.check().map_err(|(name, why)| source.at(start, format!("`{name}` {why}")))?;
+    }
     let backend = BackendConfig {
         name: name.get_ref().to_string(),
         settings,

@@ -117,7 +117,7 @@ impl Config {
     pub(crate) fn facts(&self) -> Vec<BackendFacts> {
         let cloud = self.backends.iter().map(|backend| BackendFacts {
             name: backend.name.clone(),
-            locality: if backend.is_behind_a_socket() { Locality::Local } else { Locality::Cloud },
+            locality: if backend.is_behind_sockets() { Locality::Local } else { Locality::Cloud },
             models: backend.models(),
         });
         let local = BackendFacts { name: LOCAL_BACKEND.to_owned(), locality: Locality::Local, models: None };

@@ -20,7 +20,7 @@ pub(crate) struct RulesFile {
 
 impl RulesFile {
     pub(super) fn load(path: PathBuf, config: &Config) -> Result<Self, ConfigError> {
-        let endpoints = config.backends.iter().map(super::BackendConfig::endpoint).collect();
+        let endpoints = config.backends.iter().flat_map(super::BackendConfig::endpoints).collect();
         let mut file = Self { path, backends: config.facts(), endpoints, rules: Rules::default() };
         file.rules = file.read_again()?;
         Ok(file)

@@ -9,7 +9,7 @@ use std::sync::mpsc::{self, Receiver, Sender};
 
 use serde_json::{Value, json};
 
-use super::support::Home;
+use super::support::{Home, read_request};
 
 const INBOUND_KEY: &str = "canaryInboundKey4cZ1";
 const PROVIDER_KEY: &str = "canaryProviderKey9xQ2";
@@ -65,25 +65,6 @@ impl Provider {
         });
         Self { address, scenes, received }
     }
-}
-
-fn read_request(stream: &TcpStream) -> String {
-    let mut reader = BufReader::new(stream);
-    let (mut text, mut length) = (String::new(), 0);
-    loop {
-        let mut line = String::new();
-        reader.read_line(&mut line).unwrap();
-        if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length:") {
-            length = value.trim().parse().unwrap();
-        }
-        text.push_str(&line);
-        if line == "\r\n" {
-            break;
-        }
-    }
-    let mut body = vec![0; length];
-    reader.read_exact(&mut body).unwrap();
-    text + &String::from_utf8(body).unwrap()
 }
 
 fn play(stream: &mut TcpStream, scene: Scene, request: &str) {

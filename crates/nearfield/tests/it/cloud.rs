@@ -122,3 +122,106 @@ fn an_answer_that_is_cut_is_an_error() {
     assert!(done.stderr.lines().last().unwrap().starts_with("error: "), "{done:?}");
     assert_eq!(home.rows()[0]["outcome"], "truncated");
 }
+
+#[test]
+fn two_servers_of_ours_are_a_pool() {
+    let homes = [Home::new(), Home::new()];
+    // The same model under the same name on both.
+    let model = pull(&homes[0]);
+    let mut copy = std::process::Command::new("cp");
+    copy.arg("-r").args(homes.each_ref().map(|home| home.path("data")));
+    assert!(copy.status().unwrap().success());
+    let mut serving: Vec<_> = homes.iter().map(|home| home.serve(&["--model", &model])).collect();
+    let home = Home::new();
+    let endpoints: Vec<String> =
+        serving.iter().map(|one| format!("{{ base_url = \"{}\" }}", one.base_url)).collect();
+    let text = format!(
+        "[policy]\nmode = \"cloud-only\"\n[backend.farm]\nkind = \"openai-compatible\"\nkey = \"env:AWAY_KEY\"\n\
+         endpoints = [{}]\ncheck_seconds = 1\n[attempts]\nretries = 3\n",
+        endpoints.join(", ")
+    );
+    let config = home.write("pool.toml", &text);
+    let front = home.serve_with(&["--config", &config], &[("AWAY_KEY", KEY)]);
+    let ask = |texts: &[&str]| {
+        let roles = ["user", "assistant"].into_iter().cycle();
+        let messages: Vec<_> = texts
+            .iter()
+            .zip(roles)
+            .map(|(text, role)| serde_json::json!({ "role": role, "content": text }))
+            .collect();
+        let body = serde_json::json!({ "model": model, "messages": messages, "max_tokens": 4 });
+        let (status, reply) = front.exchange("POST", "/v1/chat/completions", Some(KEY), &body.to_string());
+        assert_eq!(status, 200, "{reply}");
+    };
+    for turn in ["one", "two", "three", "four"] {
+        ask(&[turn]);
+        ask(&[turn, "yes", "and then?"]);
+    }
+    // Rows reach the database a moment after the answers.
+    let counts = |all: usize| {
+        let mut counts = [0; 2];
+        for _ in 0..100 {
+            counts = homes.each_ref().map(|home| home.rows().len());
+            if counts.iter().sum::<usize>() >= all {
+                break;
+            }
+        }
+        counts
+    };
+    assert_eq!(counts(8), [4, 4], "conversations are spread, and stay together");
+    assert!(homes.iter().all(|home| home.rows().iter().all(|row| row["outcome"] == "done")));
+
+    // One of them dies: what it had begun to talk about goes on at the other.
+    drop(serving.remove(0));
+    for turn in ["one", "two", "three", "four"] {
+        ask(&[turn, "yes", "and then?", "so", "and now?"]);
+    }
+    assert_eq!(counts(12), [4, 8]);
+    let rows = home.rows();
+    assert!(rows.len() >= 11);
+    assert!(
+        rows.iter()
+            .filter(|row| !row["outcome"].is_null())
+            .all(|row| row["outcome"] == "done" && row["backend"] == "farm")
+    );
+    let state = |at: usize, up: usize| {
+        format!("nearfield_pool_endpoint_up{{backend=\"farm\",endpoint=\"{at}\"}} {up}")
+    };
+    let known = (0..100).any(|_| {
+        let (_, metrics) = front.exchange("GET", "/metrics", Some(KEY), "");
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        metrics.contains(&state(1, 0)) && metrics.contains(&state(2, 1))
+    });
+    assert!(known, "the checks tell");
+}
+
+#[cfg(unix)]
+#[test]
+fn an_endpoint_is_drained_without_a_restart() {
+    let away = Home::new();
+    let model = pull(&away);
+    let serving = away.serve(&["--model", &model]);
+    let home = Home::new();
+    let text = |drain: bool| {
+        format!(
+            "[policy]\nmode = \"cloud-only\"\n[backend.farm]\nkind = \"openai-compatible\"\n\
+             key = \"env:AWAY_KEY\"\nendpoints = [{{ base_url = \"{}\", drain = {drain} }}]\n[attempts]\nretries = 0\n",
+            serving.base_url
+        )
+    };
+    let config = home.write("pool.toml", text(false));
+    let front = home.serve_with(&["--config", &config], &[("AWAY_KEY", KEY)]);
+    let body = serde_json::json!({
+        "model": model, "messages": [{ "role": "user", "content": "hello" }], "max_tokens": 2,
+    });
+    let status = || front.exchange("POST", "/v1/chat/completions", Some(KEY), &body.to_string()).0;
+    assert_eq!(status(), 200);
+    home.write("pool.toml", text(true));
+    let process = front.child.id().to_string();
+    assert!(std::process::Command::new("kill").args(["-s", "HUP", &process]).status().unwrap().success());
+    let drained = (0..100).any(|_| {
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        status() == 503
+    });
+    assert!(drained);
+}

@@ -17,7 +17,7 @@ use serde_json::json;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::models::pull;
-use super::support::{Home, KEY, Serving};
+use super::support::{Home, KEY, Serving, read_request};
 
 /// Which part this process plays.
 const PART: &str = "OFFLINE_TEST_PART";
@@ -405,27 +405,6 @@ fn the_program(home: &Home, model: &str) {
     assert_eq!(away.accept().unwrap_err().kind(), ErrorKind::WouldBlock, "with the flag it does not");
     let after = counters();
     assert_eq!((after.0 - before.0, after.1 - before.1), (2, 0), "only this test's own two connections");
-}
-
-/// A request with a length, head and body.
-fn read_request(stream: &mut impl std::io::Read) -> String {
-    let mut reader = BufReader::new(stream);
-    let (mut text, mut length) = (String::new(), 0);
-    loop {
-        let mut line = String::new();
-        reader.read_line(&mut line).unwrap();
-        if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length:") {
-            length = value.trim().parse().unwrap();
-        }
-        let end = line.trim().is_empty();
-        text.push_str(&line);
-        if end {
-            break;
-        }
-    }
-    let mut body = vec![0; length];
-    reader.read_exact(&mut body).unwrap();
-    text + &String::from_utf8(body).unwrap()
 }
 
 /// A pool on this machine goes on answering through its Unix socket.

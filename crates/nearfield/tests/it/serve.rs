@@ -1,36 +1,18 @@
-use std::io::{Read as _, Write as _};
-use std::net::TcpStream;
+use std::io::Read as _;
 
 use serde_json::Value;
 
 use super::models::pull;
-use super::support::{Home, KEY, Serving};
-
-/// Sends one request and reads the whole reply.
-fn exchange(serving: &Serving, method: &str, path: &str, key: Option<&str>, body: &str) -> (u16, String) {
-    let mut stream = TcpStream::connect(&serving.address).unwrap();
-    let authorization = key.map(|key| format!("Authorization: Bearer {key}\r\n")).unwrap_or_default();
-    let length = body.len();
-    write!(
-        stream,
-        "{method} {path} HTTP/1.1\r\nHost: localhost\r\n{authorization}Content-Type: application/json\r\n\
-         Content-Length: {length}\r\nConnection: close\r\n\r\n{body}"
-    )
-    .unwrap();
-    let mut reply = String::new();
-    stream.read_to_string(&mut reply).unwrap();
-    let status = reply.split(' ').nth(1).unwrap().parse().unwrap();
-    (status, reply.split_once("\r\n\r\n").unwrap().1.to_owned())
-}
+use super::support::{Home, KEY};
 
 #[test]
 fn requests_are_answered_and_recorded() {
     let home = Home::new();
     let model = pull(&home);
     let serving = home.serve(&["--model", &model]);
-    assert_eq!(exchange(&serving, "GET", "/health", None, "").0, 200);
-    assert_eq!(exchange(&serving, "GET", "/v1/models", None, "").0, 401);
-    let (status, models) = exchange(&serving, "GET", "/v1/models", Some(KEY), "");
+    assert_eq!(serving.exchange("GET", "/health", None, "").0, 200);
+    assert_eq!(serving.exchange("GET", "/v1/models", None, "").0, 401);
+    let (status, models) = serving.exchange("GET", "/v1/models", Some(KEY), "");
     assert!(status == 200 && models.contains(&model), "{models}");
     let body = serde_json::json!({
         "model": model,
@@ -38,7 +20,7 @@ fn requests_are_answered_and_recorded() {
         "max_tokens": 4,
         "seed": 1,
     });
-    let (status, reply) = exchange(&serving, "POST", "/v1/chat/completions", Some(KEY), &body.to_string());
+    let (status, reply) = serving.exchange("POST", "/v1/chat/completions", Some(KEY), &body.to_string());
     assert_eq!(status, 200, "{reply}");
     let reply: Value = serde_json::from_str(&reply).unwrap();
     assert_eq!(reply["usage"]["completion_tokens"], 4);
@@ -46,7 +28,7 @@ fn requests_are_answered_and_recorded() {
     // A path is for the person at the keyboard.
     let path = home.chat_model();
     let body = body.to_string().replace(&model, &path);
-    assert_eq!(exchange(&serving, "POST", "/v1/chat/completions", Some(KEY), &body).0, 404);
+    assert_eq!(serving.exchange("POST", "/v1/chat/completions", Some(KEY), &body).0, 404);
     drop(serving);
     let rows = home.rows();
     let outcomes: Vec<_> = rows.iter().map(|row| (row["key_id"].clone(), row["outcome"].clone())).collect();

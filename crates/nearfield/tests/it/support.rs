@@ -1,7 +1,8 @@
 //! A home for the program: data folder, configuration, tiny models; and what running it gave.
 
 use std::fs;
-use std::io::{BufRead as _, BufReader, Write as _};
+use std::io::{BufRead as _, BufReader, Read, Write as _};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
 use std::sync::LazyLock;
@@ -94,9 +95,14 @@ impl Home {
 
     /// Starts a server on a free port.
     pub(crate) fn serve(&self, arguments: &[&str]) -> Serving {
+        self.serve_with(arguments, &[])
+    }
+
+    /// The same with variables of the environment.
+    pub(crate) fn serve_with(&self, arguments: &[&str], variables: &[(&str, &str)]) -> Serving {
         let all = [&["serve", "--port", "0", "--json", "-q"], arguments].concat();
         let mut command = self.command(&all);
-        command.env("NEARFIELD_API_KEY", KEY).stdout(Stdio::piped());
+        command.env("NEARFIELD_API_KEY", KEY).envs(variables.iter().copied()).stdout(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let mut stdout = BufReader::new(child.stdout.take().unwrap());
         let mut line = String::new();
@@ -113,6 +119,46 @@ pub(crate) struct Serving {
     pub(crate) base_url: String,
     pub(crate) address: String,
     _stdout: BufReader<ChildStdout>,
+}
+
+impl Serving {
+    /// Sends one request and reads the whole reply.
+    pub(crate) fn exchange(&self, method: &str, path: &str, key: Option<&str>, body: &str) -> (u16, String) {
+        let mut stream = TcpStream::connect(&self.address).unwrap();
+        let authorization = key.map(|key| format!("Authorization: Bearer {key}\r\n")).unwrap_or_default();
+        let length = body.len();
+        write!(
+            stream,
+            "{method} {path} HTTP/1.1\r\nHost: localhost\r\n{authorization}Content-Type: application/json\r\n\
+             Content-Length: {length}\r\nConnection: close\r\n\r\n{body}"
+        )
+        .unwrap();
+        let mut reply = String::new();
+        stream.read_to_string(&mut reply).unwrap();
+        let status = reply.split(' ').nth(1).unwrap().parse().unwrap();
+        (status, reply.split_once("\r\n\r\n").unwrap().1.to_owned())
+    }
+}
+
+/// Reads a request with a length, head and body.
+pub(crate) fn read_request(stream: impl Read) -> String {
+    let mut reader = BufReader::new(stream);
+    let (mut text, mut length) = (String::new(), 0);
+    loop {
+        let mut line = String::new();
+        reader.read_line(&mut line).unwrap();
+        if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length:") {
+            length = value.trim().parse().unwrap();
+        }
+        let end = line.trim().is_empty();
+        text.push_str(&line);
+        if end {
+            break;
+        }
+    }
+    let mut body = vec![0; length];
+    reader.read_exact(&mut body).unwrap();
+    text + &String::from_utf8(body).unwrap()
 }
 
 impl Drop for Serving {
