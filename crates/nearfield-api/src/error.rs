@@ -41,6 +41,8 @@ pub enum ErrorKind {
     Upstream,
     /// A deadline passed.
     Timeout,
+    /// The model is not sure enough of its answer for it to be shown.
+    Unsure,
     /// The caller went away.
     Cancelled,
     /// A fault of ours.
@@ -60,6 +62,7 @@ impl ErrorKind {
             Self::Overloaded => "overloaded",
             Self::Upstream => "upstream",
             Self::Timeout => "timeout",
+            Self::Unsure => "unsure",
             Self::Cancelled => "cancelled",
             Self::Internal => "internal",
         }
@@ -73,7 +76,7 @@ impl ErrorKind {
             Self::PermissionDenied => 403,
             Self::NotFound => 404,
             Self::RateLimited => 429,
-            Self::Overloaded => 503,
+            Self::Overloaded | Self::Unsure => 503,
             Self::Upstream => 502,
             Self::Timeout => 504,
             Self::Cancelled => 499,
@@ -90,13 +93,21 @@ impl ErrorKind {
             Self::RateLimited => "rate_limit_error",
             Self::Overloaded => "overloaded_error",
             Self::Upstream | Self::Timeout => "upstream_error",
-            Self::Cancelled | Self::Internal => "server_error",
+            Self::Cancelled | Self::Internal | Self::Unsure => "server_error",
         }
     }
 
     /// Whether another backend of the candidate set may be tried, given that nothing was produced yet.
     pub const fn may_fall_back(self) -> bool {
-        matches!(self, Self::Overloaded | Self::RateLimited | Self::Upstream | Self::Timeout | Self::Internal)
+        matches!(
+            self,
+            Self::Overloaded
+                | Self::RateLimited
+                | Self::Upstream
+                | Self::Timeout
+                | Self::Unsure
+                | Self::Internal
+        )
     }
 }
 

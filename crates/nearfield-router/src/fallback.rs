@@ -31,6 +31,7 @@ pub fn fallback_reason(policy: &Policy, failed: &BackendFacts, failure: Failure)
         // No outage, but another candidate may have more room.
         ErrorKind::ContextLength => Some(format!("the context does not fit {}", failed.name)),
         kind if !kind.may_fall_back() => None,
+        ErrorKind::Unsure => Some(format!("{} was not sure of its answer", failed.name)),
         ErrorKind::Overloaded if here => Some("the local queue is full".to_owned()),
         ErrorKind::Overloaded => Some(format!("{} is overloaded", failed.name)),
         ErrorKind::RateLimited => Some(format!("{} limits the rate", failed.name)),
@@ -42,7 +43,7 @@ pub fn fallback_reason(policy: &Policy, failed: &BackendFacts, failure: Failure)
 mod tests {
     use super::*;
 
-    const KINDS: [ErrorKind; 11] = [
+    const KINDS: [ErrorKind; 12] = [
         ErrorKind::InvalidRequest,
         ErrorKind::ContextLength,
         ErrorKind::Authentication,
@@ -52,6 +53,7 @@ mod tests {
         ErrorKind::Overloaded,
         ErrorKind::Upstream,
         ErrorKind::Timeout,
+        ErrorKind::Unsure,
         ErrorKind::Cancelled,
         ErrorKind::Internal,
     ];

@@ -9,6 +9,7 @@ mod attempt;
 mod budget;
 mod circuits;
 mod domains;
+mod judge;
 mod network;
 mod opening;
 mod pricing;

@@ -7,7 +7,7 @@ use nearfield_api::{Error, ErrorKind, Locality};
 use nearfield_privacy::{ClassSet, DataClass, Entity, Treatments};
 
 use super::condition::{Connectivity, Day};
-use super::{Demand, KeyTerms, Rule, Rules, holds};
+use super::{Demand, Escalate, KeyTerms, Rule, Rules, holds};
 use crate::BackendFacts;
 
 /// What a caller says of its own request. It may raise the class or narrow the candidates, never the reverse.
@@ -97,7 +97,7 @@ impl fmt::Display for Step {
 }
 
 /// What the rules say.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Verdict {
     /// The backends that may answer, in order; empty when the request is refused.
     pub candidates: Vec<String>,
@@ -113,6 +113,8 @@ pub struct Verdict {
     pub retention: Option<String>,
     /// The most tokens of an answer.
     pub max_tokens: Option<u32>,
+    /// When a local answer is given up for the next candidate's.
+    pub escalate: Option<Escalate>,
     /// How it came to that.
     pub steps: Vec<Step>,
 }
@@ -184,6 +186,7 @@ pub fn decide_by_rules(rules: &Rules, backends: &[BackendFacts], facts: &Facts<'
         treatments: rule.map(Rule::treatments).unwrap_or_default(),
         retention: rule.and_then(|rule| rule.retention.clone()),
         max_tokens: rule.and_then(|rule| rule.max_tokens),
+        escalate: rule.and_then(|rule| rule.escalate.clone()),
         steps,
     };
     let name = rule.map_or("none", |rule| rule.name.as_str()).to_owned();

@@ -67,7 +67,7 @@ pub struct Example {
 }
 
 /// How an example came out.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct ExampleOutcome {
     /// Its name.
     pub name: String,

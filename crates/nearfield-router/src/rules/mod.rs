@@ -7,6 +7,7 @@
 
 mod condition;
 mod decide;
+mod escalate;
 mod examples;
 mod lint;
 
@@ -18,6 +19,7 @@ use sha2::{Digest as _, Sha256};
 
 pub use condition::{Connectivity, Day, When};
 pub use decide::{Claim, Denial, Facts, Step, Verdict, decide_by_rules};
+pub use escalate::{ALTERNATIVES, Escalate, Signals};
 pub use examples::{Example, ExampleOutcome, Examples, check_examples};
 pub use lint::{Endpoint, Finding, Severity, lint};
 
@@ -129,6 +131,8 @@ pub struct Rule {
     pub retention: Option<String>,
     /// The most tokens that an answer may have.
     pub max_tokens: Option<u32>,
+    /// When an answer of this machine is given up for the next candidate's before anybody has seen it.
+    pub escalate: Option<Escalate>,
 }
 
 /// A policy file that cannot be used.
@@ -237,6 +241,12 @@ impl Rules {
             known(place.clone(), &rule.backends)?;
             rule.check_names(&place)?;
             rule.when.check(&place)?;
+            if let Some(escalate) = &rule.escalate {
+                if rule.backends.len() < 2 {
+                    return wrong("`escalate` needs a second backend to go to");
+                }
+                escalate.check(&place)?;
+            }
         }
         Ok(())
     }

@@ -62,6 +62,7 @@ fn draw_rule(draw: &mut Draw, at: usize) -> Rule {
     let at_random = draw.below(backends.len());
     backends.rotate_left(at_random);
     Rule {
+        escalate: None,
         name: format!("r{at}"),
         when: When {
             key: draw.maybe(5, |draw| owned(draw.some(&KEYS))),

@@ -12,6 +12,7 @@ use futures_util::stream::FuturesUnordered;
 use nearfield_api::sabotage::{Break, breaks};
 use nearfield_api::{Error, ErrorKind, Locality, Request, Usage, Work};
 use nearfield_router::attempts::{Cause, Disconnect, Failed, Plan, Step};
+use nearfield_router::rules::Escalate;
 use nearfield_router::{BackendFacts, Failure, fallback_reason};
 use nearfield_store::{AttemptEnd, AttemptStart, End, NanoDollars, Outcome, RowHandle};
 use tokio::time::{Instant, sleep, sleep_until};
@@ -41,6 +42,8 @@ pub(super) struct Course<'a> {
     error: Option<Error>,
     /// When a backend that rests may be asked again.
     rests: Option<Duration>,
+    /// The local candidate that was not sure of its answer.
+    unsure: Option<usize>,
 }
 
 /// One attempt that is under way.
@@ -101,6 +104,7 @@ impl<'a> Course<'a> {
             fallen: Vec::new(),
             error: None,
             rests: None,
+            unsure: None,
         }
     }
 
@@ -116,6 +120,16 @@ impl<'a> Course<'a> {
                 Race::Lost(next) => next,
                 Race::Stopped(error) => return Err(error),
             };
+        }
+        if let Some(candidate) = self.unsure.take() {
+            // A doubtful answer is better than none, and the last candidate left is not judged.
+            self.fallen.push("nothing else answered, so it answers all the same".to_owned());
+            let step = Step { candidate, after: Duration::ZERO, cause: Cause::Fallback };
+            match self.step(step).await {
+                Race::Won(won) => return Ok(self.answer(won.0, won.1)),
+                Race::Lost(_) => {}
+                Race::Stopped(error) => return Err(error),
+            }
         }
         Err(self.give_up())
     }
@@ -154,6 +168,9 @@ impl<'a> Course<'a> {
                 return Race::Won(Box::new((lane, opening)));
             };
             self.end(&lane, &opening, &error);
+            if error.kind == ErrorKind::Unsure {
+                self.unsure = Some(lane.candidate);
+            }
             let failure = Failure { kind: error.kind, after_first_token: false };
             if fallback_reason(&self.gateway.policy, lane.facts, failure).is_none() {
                 // A refusal is an answer, whatever another backend would say.
@@ -208,7 +225,8 @@ impl<'a> Course<'a> {
             Cause::Hedge => gateway.circuits.count(name, "hedge"),
         }
         let pieces = Arc::<AtomicU64>::default();
-        let mut opening = Opening::new(configured, own, vault, Arc::clone(&pieces));
+        let escalate = self.escalate(facts);
+        let mut opening = Opening::new(configured, own, vault, Arc::clone(&pieces), escalate);
         let (gate, patience) = (self.gate.clone(), gateway.resilience.first_token);
         settling.push(Box::pin(async move {
             let error = opening.settle(gate, patience).await;
@@ -217,6 +235,14 @@ impl<'a> Course<'a> {
         let candidate = step.candidate;
         let began = Instant::now();
         Ok(Lane { configured, facts, candidate, position, permit, began, pieces, beside })
+    }
+
+    /// When this candidate's answer is given up for another's: a local one's, while another candidate is left. Of several
+    /// choices none is judged.
+    fn escalate(&self, facts: &BackendFacts) -> Option<Escalate> {
+        let (_, admitted) = self.rules?;
+        let judged = facts.locality == Locality::Local && self.plan.has_more() && self.request.choices <= 1;
+        admitted.escalate().filter(|_| judged).cloned()
     }
 
     /// Asks the next candidate beside a slow one, where the plan has one that is worth its price.
@@ -303,7 +329,8 @@ impl<'a> Course<'a> {
             return self.plan.first();
         }
         if let Some(next) = &next {
-            let reason = &next.reason;
+            // A doubt is said in our own words and numbers.
+            let reason = if error.kind == ErrorKind::Unsure { &error.message } else { &next.reason };
             tracing::info!(
                 request = self.row.id(),
                 backend = name,
@@ -363,7 +390,8 @@ impl<'a> Course<'a> {
             Locality::Local => Disconnect::Cancel,
             Locality::Cloud => self.gateway.resilience.disconnect,
         };
-        let events = Box::pin(Accounted::new(opening.events, opening.early, account, disconnect));
+        let (events, early) = opening.into_parts();
+        let events = Box::pin(Accounted::new(events, early, account, disconnect));
         Answer { id, backend: name.clone(), locality: *locality, reason, events, receipt }
     }
 }

@@ -9,10 +9,12 @@ use std::time::Duration;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use nearfield_api::{Backend, Error, ErrorKind, Event, EventStream, Locality, Request};
 use nearfield_privacy::Vault;
+use nearfield_router::rules::Escalate;
 use tokio::time::{Instant, timeout_at};
 
 use super::ConfiguredBackend;
 use super::account::cut;
+use super::judge::{AsAsked, Judge, as_asked};
 use super::restoring::Restoring;
 
 /// What an answer has to show before the caller sees any of it.
@@ -42,21 +44,27 @@ struct Came {
 
 /// A backend's answer before it is settled.
 pub(super) struct Opening {
-    pub(super) events: EventStream,
+    events: EventStream,
     /// What came so far, with its times.
-    pub(super) early: VecDeque<(Event, Instant)>,
+    early: VecDeque<(Event, Instant)>,
     /// Pieces of the answer so far, also for those who no longer have the opening.
     pieces: Arc<AtomicU64>,
     locality: Locality,
+    judge: Option<Judge>,
+    /// The log probabilities that the caller asked for, where a judge asks for more.
+    asked: Option<Option<u8>>,
 }
 
 impl Opening {
     pub(super) fn new(
         configured: &ConfiguredBackend,
-        request: Request,
+        mut request: Request,
         vault: Option<Arc<Vault>>,
         pieces: Arc<AtomicU64>,
+        escalate: Option<Escalate>,
     ) -> Self {
+        let asked = escalate.is_some().then_some(request.logprobs);
+        let judge = escalate.map(|escalate| Judge::new(escalate, &mut request));
         let backend: Arc<dyn Backend> = Arc::clone(&configured.backend);
         let locality = backend.locality();
         let starting = async move { backend.generate(request).await };
@@ -66,7 +74,7 @@ impl Opening {
             None => Box::pin(events),
             Some(vault) => Box::pin(Restoring::new(Box::pin(events), vault)),
         };
-        Self { events, early: VecDeque::new(), pieces, locality }
+        Self { events, early: VecDeque::new(), pieces, locality, judge, asked }
     }
 
     /// Waits for what the gate asks for. An error, if there is one, came before it. `patience` is how long a cloud may
@@ -76,10 +84,10 @@ impl Opening {
         if let Gate::FirstToken(Some(deadline)) = &gate
             && here
         {
-            return timeout_at(*deadline, self.first_token()).await.unwrap_or(None);
+            return timeout_at(*deadline, self.judged()).await.unwrap_or(None);
         }
         let failed = match patience.filter(|_| !here) {
-            None => self.first_token().await,
+            None => self.judged().await,
             Some(patience) => {
                 let first = timeout_at(Instant::now() + patience, self.first_token()).await;
                 first.unwrap_or_else(|_| Some(overdue(patience)))
@@ -89,6 +97,33 @@ impl Opening {
             Gate::Whole(whole) if failed.is_none() => self.whole(&whole).await,
             _ => failed,
         }
+    }
+
+    /// Waits for the first token and, where there is a judge, for as many as it wants to hear.
+    async fn judged(&mut self) -> Option<Error> {
+        let failed = self.first_token().await;
+        let Some(mut judge) = self.judge.take().filter(|_| failed.is_none()) else { return failed };
+        let mut heard = 0;
+        loop {
+            while let Some((event, _)) = self.early.get(heard) {
+                heard += 1;
+                if judge.hear(event) {
+                    return judge.doubt();
+                }
+            }
+            if let Err(error) = self.next().await {
+                return Some(error);
+            }
+        }
+    }
+
+    /// The rest of the answer and what came so far, as the caller asked for them.
+    pub(super) fn into_parts(mut self) -> (EventStream, VecDeque<(Event, Instant)>) {
+        let Some(asked) = self.asked else { return (self.events, self.early) };
+        for (event, _) in &mut self.early {
+            as_asked(event, asked);
+        }
+        (Box::pin(AsAsked::new(self.events, asked)), self.early)
     }
 
     async fn first_token(&mut self) -> Option<Error> {

@@ -8,7 +8,7 @@ use jiff::Zoned;
 use nearfield_api::{BackendLoad, Error, ErrorKind, Locality, Request};
 use nearfield_privacy::{Detector, HashKey, Survey, Vault};
 use nearfield_router::rules::{
-    Connectivity, Day, Denial, Facts, Rules, RulesError, Verdict, decide_by_rules,
+    Connectivity, Day, Denial, Escalate, Facts, Rules, RulesError, Verdict, decide_by_rules,
 };
 use nearfield_router::{BackendFacts, mask_request, survey_request};
 use nearfield_store::NanoDollars;
@@ -211,6 +211,11 @@ impl Admitted {
     /// How long what is kept of it is kept, as the rule names it.
     pub(super) fn retention(&self) -> Option<String> {
         self.verdict.retention.clone()
+    }
+
+    /// When a local answer is given up for the next candidate's.
+    pub(super) fn escalate(&self) -> Option<&Escalate> {
+        self.verdict.escalate.as_ref()
     }
 
     /// What is set aside for it, and of which month.

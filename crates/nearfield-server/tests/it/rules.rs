@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use futures_util::StreamExt as _;
-use nearfield_api::{Backend, Error, Event, Message, Prompt, Request, Role};
+use nearfield_api::{Backend, Error, Event, Message, Prompt, Request, Role, TokenAlternative, TokenLogprob};
 use nearfield_privacy::{DataClass, HashKey};
 use nearfield_router::rules::Rules;
 use nearfield_router::{Policy, PolicyMode};
@@ -192,4 +192,73 @@ async fn headers_narrow_and_never_widen() {
     }
     assert_eq!(far.calls(), 1);
     assert_eq!(local.calls(), 0);
+}
+
+const ESCALATING: &str = r#"{
+    "key": { "k": { "class": "internal" } },
+    "rule": [{
+        "name": "small first", "backends": ["local", "far"],
+        "escalate": { "tokens": 2, "mean_logprob_below": -0.5 }
+    }]
+}"#;
+
+/// An answer in three tokens of these log probabilities.
+fn telling(logprobs: [f32; 3]) -> Script {
+    let delta = |logprob: f32| {
+        let alternatives = (0..20)
+            .map(|at| TokenAlternative { token: at.to_string(), bytes: None, logprob: logprob - at as f32 })
+            .collect();
+        let token = TokenLogprob { token: "x".to_owned(), bytes: None, logprob, alternatives };
+        Play::Event(Event::Delta { choice: 0, text: "x".to_owned(), logprobs: vec![token] })
+    };
+    let [one, two, three] = logprobs.map(delta);
+    Script::Play(vec![started_as("m"), one, two, three, finished(), done()])
+}
+
+#[tokio::test]
+async fn what_the_local_model_is_not_sure_of_is_asked_elsewhere() {
+    let k = Caller::new("k");
+    // The third token is not looked at.
+    let sure = case(ESCALATING, piecewise(&["far"]), telling([-0.1, -0.8, -9.0])).await;
+    assert_eq!(ask(&sure, &k, asking("hello")).await.unwrap(), ("local".to_owned(), "xxx".to_owned()));
+    assert_eq!(sure.far.calls(), 0);
+    assert_eq!(sure.local.seen.lock().unwrap()[0].logprobs, Some(20));
+
+    let unsure = case(ESCALATING, piecewise(&["far"]), telling([-0.1, -1.1, 0.0])).await;
+    assert_eq!(ask(&unsure, &k, asking("hello")).await.unwrap(), ("far".to_owned(), "far".to_owned()));
+    assert_eq!(unsure.far.seen.lock().unwrap()[0].logprobs, None);
+    let row = rows(&unsure.ledger).await.remove(0);
+    let outcomes: Vec<String> =
+        row.attempts.iter().map(|attempt| attempt.outcome.as_ref().unwrap().to_string()).collect();
+    assert_eq!(outcomes, ["error:unsure", "done"]);
+    assert!(row.reason.ends_with("mean log probability -0.60 of 2 tokens"), "{}", row.reason);
+    assert!(row.attempts[0].usage.is_some(), "its work is accounted for");
+
+    // A doubtful answer is better than none.
+    let alone = case(ESCALATING, refuse(nearfield_api::ErrorKind::Upstream), telling([-3.0; 3])).await;
+    assert_eq!(ask(&alone, &k, asking("hello")).await.unwrap(), ("local".to_owned(), "xxx".to_owned()));
+    let row = rows(&alone.ledger).await.remove(0);
+    assert_eq!((row.attempts.len(), row.outcome), (3, Some(Outcome::Done)));
+
+    // Who may not leave is answered here, however unsure.
+    let kept = case(ESCALATING, piecewise(&["far"]), telling([-3.0; 3])).await;
+    assert_eq!(ask(&kept, &Caller::new("nobody"), asking("hello")).await.unwrap().0, "local");
+    assert_eq!(rows(&kept.ledger).await[0].attempts.len(), 1);
+}
+
+#[tokio::test]
+async fn log_probabilities_are_shown_as_they_were_asked_for() {
+    for (asked, shown) in [(None, None), (Some(0), Some(0)), (Some(3), Some(3))] {
+        let case = case(ESCALATING, piecewise(&["far"]), telling([-0.1; 3])).await;
+        let request = Request { logprobs: asked, ..asking("hello") };
+        let mut answer = case.gateway.answer(&Caller::new("k"), request).await.unwrap();
+        let mut pieces = 0;
+        while let Some(event) = answer.events.next().await {
+            if let Event::Delta { logprobs, .. } = event.unwrap() {
+                pieces += 1;
+                assert_eq!(logprobs.first().map(|token| token.alternatives.len()), shown);
+            }
+        }
+        assert_eq!(pieces, 3);
+    }
 }

@@ -1,0 +1,88 @@
+//! Looks at the beginning of a local answer before anybody sees it: what the model is not sure of is asked elsewhere.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use futures_core::Stream;
+use nearfield_api::{Error, ErrorKind, Event, EventStream, Request};
+use nearfield_router::rules::{ALTERNATIVES, Escalate, Signals};
+
+/// Pieces without log probabilities after which no more are waited for.
+const PATIENCE: u32 = 8;
+
+/// The judge of one answer.
+pub(super) struct Judge {
+    escalate: Escalate,
+    signals: Signals,
+    /// Pieces that came without log probabilities.
+    silent: u32,
+}
+
+impl Judge {
+    /// Has the request ask for what the judgement needs. What of that the caller did not ask for is taken out again by
+    /// [`AsAsked`].
+    pub(super) fn new(escalate: Escalate, request: &mut Request) -> Self {
+        request.logprobs = Some(request.logprobs.unwrap_or(0).max(ALTERNATIVES));
+        Self { escalate, signals: Signals::default(), silent: 0 }
+    }
+
+    /// Takes in an event. Whether enough is known.
+    pub(super) fn hear(&mut self, event: &Event) -> bool {
+        match event {
+            Event::Delta { logprobs, .. } => {
+                for token in logprobs {
+                    let alternatives = token.alternatives.iter().take(usize::from(ALTERNATIVES));
+                    self.signals.push(token.logprob, alternatives.map(|other| other.logprob));
+                }
+                self.silent += u32::from(logprobs.is_empty());
+                // A backend that tells none cannot be judged.
+                let deaf = self.signals.tokens() == 0 && self.silent >= PATIENCE;
+                deaf || self.signals.tokens() >= self.escalate.tokens
+            }
+            Event::Done { .. } => true,
+            _ => false,
+        }
+    }
+
+    /// The error of an answer that is not good enough to be shown.
+    pub(super) fn doubt(&self) -> Option<Error> {
+        let doubt = self.escalate.doubt(&self.signals)?;
+        Some(Error::new(ErrorKind::Unsure, format!("the local model is not sure of its answer: {doubt}")))
+    }
+}
+
+/// An answer with the log probabilities that its caller asked for, and no more.
+pub(super) struct AsAsked {
+    events: EventStream,
+    asked: Option<u8>,
+}
+
+impl AsAsked {
+    pub(super) fn new(events: EventStream, asked: Option<u8>) -> Self {
+        Self { events, asked }
+    }
+}
+
+/// Takes out of an event what was not asked for.
+pub(super) fn as_asked(event: &mut Event, asked: Option<u8>) {
+    if let Event::Delta { logprobs, .. } = event {
+        match asked {
+            None => logprobs.clear(),
+            Some(most) => {
+                logprobs.iter_mut().for_each(|token| token.alternatives.truncate(usize::from(most)))
+            }
+        }
+    }
+}
+
+impl Stream for AsAsked {
+    type Item = Result<Event, Error>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let mut next = std::task::ready!(self.events.as_mut().poll_next(context));
+        if let Some(Ok(event)) = &mut next {
+            as_asked(event, self.asked);
+        }
+        Poll::Ready(next)
+    }
+}
