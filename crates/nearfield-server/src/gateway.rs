@@ -16,6 +16,7 @@ mod pricing;
 mod receipt;
 mod restoring;
 mod ruled;
+mod seals;
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;

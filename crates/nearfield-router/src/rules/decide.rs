@@ -46,6 +46,8 @@ pub struct Facts<'a> {
     pub found: &'a BTreeMap<Entity, usize>,
     /// Parts that cannot be looked into.
     pub unscannable: usize,
+    /// Those of them that a backend issued to this key itself, by the backend's name: it knows what they hold.
+    pub issued: &'a BTreeMap<String, usize>,
     /// Local minutes since midnight.
     pub minute: u16,
     /// The local day.
@@ -278,7 +280,8 @@ fn cloud_objection(rules: &Rules, rule: &Rule, backend: &BackendFacts, facts: &F
     if holds(&rule.keep_local, facts) {
         return Some("the request holds what the rule keeps on this machine".to_owned());
     }
-    if facts.unscannable > 0 && !rule.treatments().is_empty() {
+    let own = facts.issued.get(&backend.name).copied().unwrap_or(0);
+    if facts.unscannable > own && !rule.treatments().is_empty() {
         return Some("the request has parts that cannot be looked into, and the rule masks".to_owned());
     }
     None

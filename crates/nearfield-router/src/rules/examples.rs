@@ -124,6 +124,7 @@ impl Example {
             classes: survey.classes(),
             found: &counts,
             unscannable: self.unscannable,
+            issued: &BTreeMap::new(),
             minute,
             day: self.day.unwrap_or(Day::Mon),
             dollars_left: self.dollars_left,
@@ -198,6 +199,7 @@ fn minute(time: &str) -> Option<u16> {
 impl Default for Facts<'_> {
     fn default() -> Self {
         static NOTHING: BTreeMap<nearfield_privacy::Entity, usize> = BTreeMap::new();
+        static NOBODY: BTreeMap<String, usize> = BTreeMap::new();
         static CLAIM: Claim = Claim { class: None, backends: None, local_only: false };
         Self {
             key: "",
@@ -211,6 +213,7 @@ impl Default for Facts<'_> {
             classes: ClassSet::default(),
             found: &NOTHING,
             unscannable: 0,
+            issued: &NOBODY,
             minute: 0,
             day: Day::Mon,
             dollars_left: None,

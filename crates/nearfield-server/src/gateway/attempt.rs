@@ -19,7 +19,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use super::account::{Account, AccountParts, Accounted, content_bytes, estimated_tokens};
 use super::circuits::Permit;
-use super::opening::{Gate, Opening};
+use super::opening::{Care, Gate, Opening};
 use super::pricing::Seller;
 use super::receipt::Receipt;
 use super::ruled::{Admitted, Ruled};
@@ -225,8 +225,10 @@ impl<'a> Course<'a> {
             Cause::Hedge => gateway.circuits.count(name, "hedge"),
         }
         let pieces = Arc::<AtomicU64>::default();
-        let escalate = self.escalate(facts);
-        let mut opening = Opening::new(configured, own, vault, Arc::clone(&pieces), escalate);
+        let seal = self.rules.filter(|_| facts.locality == Locality::Cloud);
+        let seal = seal.map(|(ruled, admitted)| admitted.seal(ruled, name));
+        let care = Care { vault, seal, escalate: self.escalate(facts) };
+        let mut opening = Opening::new(configured, own, Arc::clone(&pieces), care);
         let (gate, patience) = (self.gate.clone(), gateway.resilience.first_token);
         settling.push(Box::pin(async move {
             let error = opening.settle(gate, patience).await;

@@ -16,6 +16,7 @@ use super::ConfiguredBackend;
 use super::account::cut;
 use super::judge::{AsAsked, Judge, as_asked};
 use super::restoring::Restoring;
+use super::seals::{Seal, Sealing};
 
 /// What an answer has to show before the caller sees any of it.
 #[derive(Clone)]
@@ -42,6 +43,17 @@ struct Came {
     done: bool,
 }
 
+/// What a policy file has done to an answer.
+#[derive(Default)]
+pub(super) struct Care {
+    /// Turns placeholders back.
+    pub(super) vault: Option<Arc<Vault>>,
+    /// Tags what cannot be looked into.
+    pub(super) seal: Option<Seal>,
+    /// Judges it before it is shown.
+    pub(super) escalate: Option<Escalate>,
+}
+
 /// A backend's answer before it is settled.
 pub(super) struct Opening {
     events: EventStream,
@@ -59,10 +71,10 @@ impl Opening {
     pub(super) fn new(
         configured: &ConfiguredBackend,
         mut request: Request,
-        vault: Option<Arc<Vault>>,
         pieces: Arc<AtomicU64>,
-        escalate: Option<Escalate>,
+        care: Care,
     ) -> Self {
+        let Care { vault, seal, escalate } = care;
         let asked = escalate.is_some().then_some(request.logprobs);
         let judge = escalate.map(|escalate| Judge::new(escalate, &mut request));
         let backend: Arc<dyn Backend> = Arc::clone(&configured.backend);
@@ -70,10 +82,13 @@ impl Opening {
         let starting = async move { backend.generate(request).await };
         // Accepting the request and answering it are one stream, so that the deadline can fall into either.
         let events = stream::once(starting).try_flatten();
-        let events: EventStream = match vault {
-            None => Box::pin(events),
-            Some(vault) => Box::pin(Restoring::new(Box::pin(events), vault)),
-        };
+        let mut events: EventStream = Box::pin(events);
+        if let Some(vault) = vault {
+            events = Box::pin(Restoring::new(events, vault));
+        }
+        if let Some(seal) = seal {
+            events = Box::pin(Sealing::new(events, seal));
+        }
         Self { events, early: VecDeque::new(), pieces, locality, judge, asked }
     }
 

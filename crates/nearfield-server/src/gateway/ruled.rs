@@ -16,11 +16,12 @@ use nearfield_store::NanoDollars;
 use super::Caller;
 use super::account::estimated_tokens;
 use super::budget::Month;
+use super::seals::{Seal, unseal};
 
 /// The rules in force, and those that were.
 pub(super) struct Ruled {
     active: RwLock<Arc<Active>>,
-    key: HashKey,
+    key: Arc<HashKey>,
     failures: AtomicU64,
 }
 
@@ -51,7 +52,7 @@ pub struct RulesChange {
 impl Ruled {
     pub(super) fn new(rules: Rules, key: HashKey, backends: &[BackendFacts]) -> Result<Self, RulesError> {
         let active = RwLock::new(Arc::new(Active::new(rules, backends)?));
-        Ok(Self { active, key, failures: AtomicU64::new(0) })
+        Ok(Self { active, key: Arc::new(key), failures: AtomicU64::new(0) })
     }
 
     pub(super) fn active(&self) -> Arc<Active> {
@@ -84,6 +85,9 @@ impl Ruled {
         circumstances: Circumstances,
     ) -> Admitted {
         let active = self.active();
+        let clouds = backends.iter().filter(|backend| backend.locality == Locality::Cloud);
+        let clouds = clouds.map(|backend| backend.name.as_str());
+        let issued = unseal(&self.key, clouds, &caller.key_id, request);
         let survey = survey_request(&active.detector, request);
         let Circumstances { now, connectivity, load, month, estimates } = circumstances;
         let asked = Asked {
@@ -96,6 +100,7 @@ impl Ruled {
             load,
             spent: None,
             estimates,
+            issued,
         };
         let Some(month) = month else {
             let verdict = asked.decide(&active, &survey, backends);
@@ -144,6 +149,8 @@ struct Asked {
     /// What the key had spent before this request.
     spent: Option<NanoDollars>,
     estimates: BTreeMap<String, f64>,
+    /// Values that cannot be looked into and that a backend issued to the key itself, by backend.
+    issued: BTreeMap<String, usize>,
 }
 
 impl Asked {
@@ -164,6 +171,7 @@ impl Asked {
             classes: survey.classes(),
             found: survey.counts(),
             unscannable: survey.unscannable_parts(),
+            issued: &self.issued,
             minute: u16::try_from(i32::from(self.now.hour()) * 60 + i32::from(self.now.minute()))
                 .unwrap_or(0),
             day: Day::from_monday(u8::try_from(day).unwrap_or(0)),
@@ -211,6 +219,15 @@ impl Admitted {
     /// How long what is kept of it is kept, as the rule names it.
     pub(super) fn retention(&self) -> Option<String> {
         self.verdict.retention.clone()
+    }
+
+    /// What tags the values that a backend issues to the caller.
+    pub(super) fn seal(&self, ruled: &Ruled, backend: &str) -> Seal {
+        Seal {
+            key: Arc::clone(&ruled.key),
+            backend: backend.to_owned(),
+            key_id: self.asked.caller.key_id.clone(),
+        }
     }
 
     /// When a local answer is given up for the next candidate's.

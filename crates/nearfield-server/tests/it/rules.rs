@@ -3,7 +3,10 @@
 use std::sync::Arc;
 
 use futures_util::StreamExt as _;
-use nearfield_api::{Backend, Error, Event, Message, Prompt, Request, Role, TokenAlternative, TokenLogprob};
+use nearfield_api::{
+    Backend, Content, Dialect, Error, Event, Message, Opaque, Part, Prompt, Reasoning, Request, Role,
+    TokenAlternative, TokenLogprob,
+};
 use nearfield_privacy::{DataClass, HashKey};
 use nearfield_router::rules::Rules;
 use nearfield_router::{Policy, PolicyMode};
@@ -19,7 +22,7 @@ fn rules(text: &str) -> Rules {
 }
 
 const MASKED: &str = r#"{
-    "key": { "k": { "class": "internal" }, "ward": { "class": "health" }, "bare": {} },
+    "key": { "k": { "class": "internal" }, "other": { "class": "internal" }, "ward": { "class": "health" }, "bare": {} },
     "rule": [
         { "name": "nothing odd", "when": { "class": ["secret"] }, "deny": true },
         { "name": "masked", "when": { "class": ["public", "internal", "personal", "health"] },
@@ -260,5 +263,53 @@ async fn log_probabilities_are_shown_as_they_were_asked_for() {
             }
         }
         assert_eq!(pieces, 3);
+    }
+}
+
+#[tokio::test]
+async fn what_nobody_can_read_goes_back_only_to_whom_it_came_from() {
+    let opaque = |value: &str| Opaque {
+        dialect: Dialect::Anthropic,
+        kind: "signature".to_owned(),
+        value: value.to_owned(),
+        id: None,
+    };
+    let thought = Event::Reasoning { choice: 0, text: "hm".to_owned(), opaque: Some(opaque("c2lnbmF0dXJl")) };
+    let script = Script::Play(vec![started_as("m"), Play::Event(thought), delta("x"), finished(), done()]);
+    let case = case(MASKED, script, hello()).await;
+    let mut answer = case.gateway.answer(&Caller::new("k"), asking("one")).await.unwrap();
+    let mut issued = None;
+    while let Some(event) = answer.events.next().await {
+        if let Event::Reasoning { opaque, .. } = event.unwrap() {
+            issued = opaque;
+        }
+    }
+    let issued = issued.unwrap();
+    assert!(issued.value.starts_with("nf1.") && issued.value.ends_with(".c2lnbmF0dXJl"), "{issued:?}");
+
+    let back = |opaque: Opaque| {
+        let mut message = Message::new(Role::Assistant, "x");
+        let reasoning = Reasoning { text: "hm".to_owned(), opaque: Some(opaque) };
+        message.content.insert(0, Part::from(Content::Reasoning(reasoning)));
+        let user = |text| Message::new(Role::User, text);
+        Request::new("m", Prompt::Chat(vec![user("one"), message, user("two")]))
+    };
+    let (backend, _) = ask(&case, &Caller::new("k"), back(issued.clone())).await.unwrap();
+    assert_eq!(backend, "far");
+    let seen = format!("{:?}", case.far.seen.lock().unwrap().pop().unwrap());
+    assert!(seen.contains("\"c2lnbmF0dXJl\"") && !seen.contains("nf1."), "the tag does not leave: {seen}");
+
+    // Another key's, one without a tag, one that was changed, and one of another backend.
+    let sealed_elsewhere = issued.value.replacen("nf1.", "nf1.0", 1);
+    let changed = format!("{}x", issued.value);
+    let case_of_another = Caller::new("other");
+    for (caller, value) in [
+        (&case_of_another, issued.value.as_str()),
+        (&Caller::new("k"), "c2lnbmF0dXJl"),
+        (&Caller::new("k"), &changed),
+        (&Caller::new("k"), &sealed_elsewhere),
+    ] {
+        let (backend, _) = ask(&case, caller, back(opaque(value))).await.unwrap();
+        assert_eq!(backend, "local", "{value}");
     }
 }
