@@ -354,7 +354,8 @@ fn random_hex<const N: usize>() -> Result<String, KeyError> {
     Ok(hex(&random_bytes::<N>()?))
 }
 
-fn hex(bytes: &[u8]) -> String {
+/// Lower-case hexadecimal digits.
+pub(crate) fn hex(bytes: &[u8]) -> String {
     use std::fmt::Write as _;
     bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
         let _ = write!(text, "{byte:02x}");

@@ -51,27 +51,34 @@ impl Judge {
     }
 }
 
-/// An answer with the log probabilities that its caller asked for, and no more.
-pub(super) struct AsAsked {
-    events: EventStream,
-    asked: Option<u8>,
-}
+/// The alternatives of each token that the caller asked for; `None` for no log probabilities at all.
+#[derive(Clone, Copy)]
+pub(super) struct Asked(pub(super) Option<u8>);
 
-impl AsAsked {
-    pub(super) fn new(events: EventStream, asked: Option<u8>) -> Self {
-        Self { events, asked }
+impl Asked {
+    /// Takes out of an event what was not asked for.
+    pub(super) fn restore(self, event: &mut Event) {
+        let Event::Delta { logprobs, .. } = event else { return };
+        match self.0 {
+            None => logprobs.clear(),
+            Some(most) => {
+                for token in logprobs {
+                    token.alternatives.truncate(usize::from(most));
+                }
+            }
+        }
     }
 }
 
-/// Takes out of an event what was not asked for.
-pub(super) fn as_asked(event: &mut Event, asked: Option<u8>) {
-    if let Event::Delta { logprobs, .. } = event {
-        match asked {
-            None => logprobs.clear(),
-            Some(most) => {
-                logprobs.iter_mut().for_each(|token| token.alternatives.truncate(usize::from(most)))
-            }
-        }
+/// An answer with the log probabilities that its caller asked for, and no more.
+pub(super) struct AsAsked {
+    events: EventStream,
+    asked: Asked,
+}
+
+impl AsAsked {
+    pub(super) fn new(events: EventStream, asked: Asked) -> Self {
+        Self { events, asked }
     }
 }
 
@@ -81,7 +88,7 @@ impl Stream for AsAsked {
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let mut next = std::task::ready!(self.events.as_mut().poll_next(context));
         if let Some(Ok(event)) = &mut next {
-            as_asked(event, self.asked);
+            self.asked.restore(event);
         }
         Poll::Ready(next)
     }

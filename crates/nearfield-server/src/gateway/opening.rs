@@ -14,7 +14,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::ConfiguredBackend;
 use super::account::cut;
-use super::judge::{AsAsked, Judge, as_asked};
+use super::judge::{AsAsked, Asked, Judge};
 use super::restoring::Restoring;
 use super::seals::{Seal, Sealing};
 
@@ -64,7 +64,7 @@ pub(super) struct Opening {
     locality: Locality,
     judge: Option<Judge>,
     /// The log probabilities that the caller asked for, where a judge asks for more.
-    asked: Option<Option<u8>>,
+    asked: Option<Asked>,
 }
 
 impl Opening {
@@ -75,7 +75,7 @@ impl Opening {
         care: Care,
     ) -> Self {
         let Care { vault, seal, escalate } = care;
-        let asked = escalate.is_some().then_some(request.logprobs);
+        let asked = escalate.is_some().then_some(Asked(request.logprobs));
         let judge = escalate.map(|escalate| Judge::new(escalate, &mut request));
         let backend: Arc<dyn Backend> = Arc::clone(&configured.backend);
         let locality = backend.locality();
@@ -136,7 +136,7 @@ impl Opening {
     pub(super) fn into_parts(mut self) -> (EventStream, VecDeque<(Event, Instant)>) {
         let Some(asked) = self.asked else { return (self.events, self.early) };
         for (event, _) in &mut self.early {
-            as_asked(event, asked);
+            asked.restore(event);
         }
         (Box::pin(AsAsked::new(self.events, asked)), self.early)
     }

@@ -14,6 +14,8 @@ use futures_core::Stream;
 use nearfield_api::{Error, Event, EventStream, Place, Request};
 use nearfield_privacy::HashKey;
 
+use crate::keys::hex;
+
 /// Begins every tagged value.
 const MARK: &str = "nf1.";
 /// Hexadecimal digits of a tag.
@@ -35,8 +37,9 @@ impl Seal {
 
 fn tag(key: &HashKey, backend: &str, key_id: &str, value: &str) -> String {
     let parts = [b"nearfield seal".as_slice(), backend.as_bytes(), key_id.as_bytes(), value.as_bytes()];
-    let code = key.code(&parts);
-    code.iter().take(DIGITS / 2).map(|byte| format!("{byte:02x}")).collect()
+    let mut text = hex(&key.code(&parts));
+    text.truncate(DIGITS);
+    text
 }
 
 /// Takes the tags off a request. How many of its values each of these backends issued to this key; a value whose tag
