@@ -50,6 +50,19 @@ pub(crate) fn build(options: &Connection, loopback: bool) -> Result<Client, Prov
         .map_err(|error| ProviderError::Tls { backend: options.name.clone(), reason: deepest(&error) })
 }
 
+/// A client without proxy, trust or socket of any backend, which follows no redirect.
+pub(crate) fn build_direct(backend: &str) -> Result<Client, ProviderError> {
+    let builder = Client::builder()
+        .user_agent(concat!("nearfield/", env!("CARGO_PKG_VERSION")))
+        .redirect(redirects())
+        .retry(reqwest::retry::never())
+        .referer(false)
+        .no_proxy();
+    builder
+        .build()
+        .map_err(|error| ProviderError::Tls { backend: backend.to_owned(), reason: deepest(&error) })
+}
+
 /// None: a reply that leads elsewhere is an error, since policy did not allow the other place.
 fn redirects() -> redirect::Policy {
     if sabotage::breaks(sabotage::Break::Redirects) {

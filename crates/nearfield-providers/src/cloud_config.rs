@@ -318,7 +318,8 @@ impl CloudConfig {
                     Ok(Auth::Google(Arc::new(source)))
                 }
                 (None, None, true) => {
-                    Ok(Auth::Google(Arc::new(TokenSource::metadata_server(METADATA_SERVER))))
+                    let source = TokenSource::metadata_server(making.name, METADATA_SERVER)?;
+                    Ok(Auth::Google(Arc::new(source)))
                 }
                 _ => Err(making.wrong(
                     "service_account",

@@ -15,12 +15,14 @@ use tokio::time::{Instant, timeout};
 
 use crate::base_url::BaseUrl;
 use crate::encoding::{base64_decode, base64_url};
-use crate::{ProviderError, Secret};
+use crate::{ProviderError, Secret, client};
 
 const SCOPE: &str = "https://www.googleapis.com/auth/cloud-platform";
 const GRANT: &str = "urn%3Aietf%3Aparams%3Aoauth%3Agrant-type%3Ajwt-bearer";
 /// The metadata server of Google's machines, which answers to no other name and only over plain http.
 pub(crate) const METADATA_SERVER: &str = "http://metadata.google.internal";
+/// Header of requests to it and of its answers.
+const FLAVOR: &str = "metadata-flavor";
 const METADATA_PATH: &str = "/computeMetadata/v1/instance/service-accounts/default/token";
 /// A token is renewed so long before it ends.
 const EARLY: Duration = Duration::from_mins(2);
@@ -34,8 +36,17 @@ pub(crate) struct TokenSource {
 }
 
 enum Origin {
-    ServiceAccount { email: String, key_id: Option<String>, key: Box<RsaKeyPair>, token_url: BaseUrl },
-    MetadataServer { url: String },
+    ServiceAccount {
+        email: String,
+        key_id: Option<String>,
+        key: Box<RsaKeyPair>,
+        token_url: BaseUrl,
+    },
+    /// Reached by a client of its own: what stands between the backend and its proxy is not to see these tokens.
+    MetadataServer {
+        url: String,
+        client: Client,
+    },
 }
 
 impl fmt::Debug for TokenSource {
@@ -90,9 +101,10 @@ impl TokenSource {
     }
 
     /// Tokens of the account that this machine runs as.
-    pub(crate) fn metadata_server(url: &str) -> Self {
+    pub(crate) fn metadata_server(backend: &str, url: &str) -> Result<Self, ProviderError> {
         let url = format!("{}{METADATA_PATH}", url.trim_end_matches('/'));
-        Self { origin: Origin::MetadataServer { url }, last: Mutex::new(None) }
+        let client = client::build_direct(backend)?;
+        Ok(Self { origin: Origin::MetadataServer { url, client }, last: Mutex::new(None) })
     }
 
     /// The value of the `Authorization` header.
@@ -124,12 +136,16 @@ impl TokenSource {
                     .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
                     .body(format!("grant_type={GRANT}&assertion={assertion}"))
             }
-            Origin::MetadataServer { url } => client.get(url).header("Metadata-Flavor", "Google"),
+            Origin::MetadataServer { url, client } => client.get(url).header(FLAVOR, "Google"),
         };
         let sent = request.header(ACCEPT, "application/json").send().await;
         let mut response = sent.map_err(|_| failed("cannot be reached"))?;
         if !response.status().is_success() {
             return Err(failed(&format!("refused with HTTP {}", response.status().as_u16())));
+        }
+        let metadata = matches!(self.origin, Origin::MetadataServer { .. });
+        if metadata && response.headers().get(FLAVOR).is_none_or(|flavor| flavor != "Google") {
+            return Err(failed("is not Google's"));
         }
         let mut body = Vec::new();
         while let Some(chunk) = response.chunk().await.map_err(|_| failed("broke off"))? {
@@ -171,4 +187,50 @@ fn failed(what: &str) -> Error {
 
 fn unusable() -> Error {
     failed("gave nothing that can be used")
+}
+
+#[cfg(test)]
+mod tests {
+    use nearfield_testkit::cloud_server::{CloudServer, Script};
+
+    use super::*;
+
+    const TOKEN: &str = r#"{"access_token":"ya29.x","expires_in":3599,"token_type":"Bearer"}"#;
+
+    #[tokio::test]
+    async fn the_metadata_server_gives_tokens_that_are_kept() {
+        let server = CloudServer::start().await.unwrap();
+        let root = server.base_url();
+        let source = TokenSource::metadata_server("v", root.trim_end_matches("/v1")).unwrap();
+        let client = Client::new();
+        server.next(Script::answer(200, &[("Metadata-Flavor", "Google")], TOKEN));
+        for _ in 0..3 {
+            assert_eq!(source.bearer(&client).await.unwrap(), "Bearer ya29.x");
+        }
+        let seen = server.seen();
+        let [request] = &seen[..] else { panic!("{seen:?}") };
+        assert_eq!((request.method.as_str(), request.target.as_str()), ("GET", METADATA_PATH));
+        assert_eq!(request.header(FLAVOR), Some("Google"));
+        assert_eq!(request.header("authorization"), None);
+    }
+
+    #[tokio::test]
+    async fn what_is_not_googles_is_not_believed() {
+        let server = CloudServer::start().await.unwrap();
+        let root = server.base_url();
+        let source = TokenSource::metadata_server("v", root.trim_end_matches("/v1")).unwrap();
+        let google = [("Metadata-Flavor", "Google")];
+        for (script, word) in [
+            (Script::answer(200, &[], TOKEN), "is not Google's"),
+            (Script::answer(302, &[("Location", "http://127.0.0.1:9/")], ""), "HTTP 302"),
+            (Script::answer(403, &google, "no"), "HTTP 403"),
+            (Script::answer(200, &google, "{}"), "no token"),
+            (Script::answer(200, &google, vec![b' '; LARGEST_ANSWER + 1]), "too much"),
+        ] {
+            server.next(script);
+            let error = source.bearer(&Client::new()).await.unwrap_err();
+            assert!(error.message.contains(word), "{error}");
+            assert_eq!(error.code.as_deref(), Some("backend_credentials"));
+        }
+    }
 }
