@@ -12,10 +12,11 @@ use crate::database::{self, Database};
 use crate::handle::RowHandle;
 use crate::journal::{Journal, Orphan, Reader, has_files};
 use crate::row::{Admission, Filter, Row, Summary};
-use crate::{NanoDollars, StoreError, query};
+use crate::{NanoDollars, StoreError, carry, query};
 
-/// How long the writer lets records gather before it carries them over together.
-const GROUP: Duration = Duration::from_millis(20);
+/// How long the writer lets records gather before it carries them over together: long enough that most requests are over by
+/// then, and are written whole.
+const GROUP: Duration = Duration::from_millis(200);
 /// The first and the longest wait after a failure of the database.
 const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
 /// The carried-over bytes at which the journal is compacted.
@@ -141,7 +142,7 @@ async fn recover(writer: &mut SqliteConnection, journals: &Path) -> Result<Recov
             recovery.journals += 1;
             loop {
                 let batch = reader.next_batch()?;
-                database::apply(writer, &orphan.owner, &batch.records).await?;
+                carry::apply(writer, &orphan.owner, &batch.records).await?;
                 damaged += batch.damaged;
                 if batch.last {
                     recovery.torn += u64::from(batch.torn > 0);
@@ -176,17 +177,23 @@ impl Writer {
     async fn run(mut self) {
         let journal = Arc::clone(&self.journal);
         loop {
-            let command = tokio::select! {
+            let mut command = tokio::select! {
                 command = self.commands.recv() => Some(command),
                 () = journal.appended.notified(), if self.failing.is_none() => None,
                 () = tokio::time::sleep(self.failing.unwrap_or(RETRY.1)), if self.failing.is_some() => None,
             };
+            if command.is_none() && self.failing.is_none() {
+                // A moment for more records to come, unless somebody waits for these.
+                command = tokio::select! {
+                    command = self.commands.recv() => Some(command),
+                    () = tokio::time::sleep(GROUP) => None,
+                };
+            }
             let waiting = journal.retry();
             let result = self.carry_over().await;
             self.note(&result, waiting);
             match command {
-                // A moment for more records to come: they share one transaction.
-                None => tokio::time::sleep(GROUP).await,
+                None => {}
                 Some(Some(Command::Flush(reply))) => drop(reply.send(result)),
                 Some(Some(Command::Close(reply))) => {
                     let closed = match result {
@@ -225,7 +232,7 @@ impl Writer {
                 );
             }
             if !batch.records.is_empty() {
-                let applied = database::apply(&mut self.database, self.journal.owner(), &batch.records).await;
+                let applied = carry::apply(&mut self.database, self.journal.owner(), &batch.records).await;
                 if let Err(error) = applied {
                     self.reader.return_to(before);
                     return Err(error);

@@ -5,6 +5,7 @@
 //! waits for the database. Several processes may share one ledger: each has a journal of its own, and the journals of
 //! processes that died are carried over by whoever opens the ledger next.
 
+mod carry;
 mod database;
 mod error;
 mod handle;
