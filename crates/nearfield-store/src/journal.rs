@@ -14,7 +14,7 @@ use crate::StoreError;
 use crate::record::{Record, decode, encode};
 
 /// How much of a journal is read at once.
-const BATCH: u64 = 1024 * 1024;
+const BATCH: u64 = 128 * 1024;
 /// The most unread bytes that compaction copies while writers wait.
 const MAX_TAIL: u64 = 64 * 1024;
 

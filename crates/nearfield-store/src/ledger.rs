@@ -17,6 +17,8 @@ use crate::{NanoDollars, StoreError, carry, query};
 /// How long the writer lets records gather before it carries them over together: long enough that most requests are over by
 /// then, and are written whole.
 const GROUP: Duration = Duration::from_millis(200);
+/// The pause between two pieces that are carried over.
+const PAUSE: Duration = Duration::from_millis(4);
 /// The first and the longest wait after a failure of the database.
 const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
 /// The carried-over bytes at which the journal is compacted.
@@ -190,7 +192,7 @@ impl Writer {
                 };
             }
             let waiting = journal.retry();
-            let result = self.carry_over().await;
+            let result = self.carry_over(command.is_none()).await;
             self.note(&result, waiting);
             match command {
                 None => {}
@@ -220,8 +222,9 @@ impl Writer {
         }
     }
 
-    /// Carries over all that is in the journal now.
-    async fn carry_over(&mut self) -> Result<(), StoreError> {
+    /// Carries over all that is in the journal now; `patient` in small pieces with pauses, so that requests that are under
+    /// way hardly wait for it.
+    async fn carry_over(&mut self, patient: bool) -> Result<(), StoreError> {
         loop {
             let before = self.reader.offset();
             let batch = self.reader.next_batch()?;
@@ -240,6 +243,9 @@ impl Writer {
             }
             if batch.last {
                 break;
+            }
+            if patient {
+                tokio::time::sleep(PAUSE).await;
             }
         }
         if self.reader.offset() >= COMPACT_AT {
