@@ -1,0 +1,93 @@
+//! A request where a policy file decides: what the decision needs to know, and the row that says what was decided.
+
+use std::collections::BTreeMap;
+
+use jiff::Zoned;
+use nearfield_api::{Error, Locality, Request};
+use nearfield_store::{Admission, End, NanoDollars, RowHandle};
+
+use super::account::estimated_tokens;
+use super::attempt::{Course, seller};
+use super::opening::Gate;
+use super::ruled::{Admitted, Circumstances, Ruled};
+use super::{Answer, Caller, Gateway, Unanswered, unrecorded};
+
+impl Gateway {
+    pub(super) async fn decide_by_rules(
+        &self,
+        ruled: &Ruled,
+        caller: &Caller,
+        mut request: Request,
+        gate: Gate,
+    ) -> Result<Answer, Unanswered> {
+        let circumstances = self.circumstances(ruled, caller, &request).await;
+        let admitted: Admitted = ruled.admit(caller, &mut request, &self.facts, circumstances);
+        let reason = admitted.reason();
+        let row = self.admit_by_rules(caller, &request, &admitted)?;
+        let id = row.id().to_owned();
+        if let Some(denial) = admitted.denial() {
+            let error = Error::from(denial.clone());
+            row.finish(None, End::bare(error.kind.into()));
+            return Err(Unanswered { id: Some(id), error });
+        }
+        let candidates = admitted.candidates();
+        let rules = Some((ruled, &admitted));
+        Course::new(self, row, candidates, rules, reason, request, gate)
+            .run()
+            .await
+            .map_err(|error| Unanswered { id: Some(id), error })
+    }
+
+    /// What a decision by rules depends on beside the request.
+    async fn circumstances(&self, ruled: &Ruled, caller: &Caller, request: &Request) -> Circumstances {
+        let now = Zoned::now();
+        let tokens = estimated_tokens(request);
+        let here = self
+            .backends
+            .iter()
+            .zip(&self.facts)
+            .filter(|(_, facts)| facts.locality == Locality::Local && facts.may_serve(&request.model));
+        let load = here.map(|(own, _)| own.backend.load(&request.model, tokens)).find_map(|load| load);
+        let (mut month, mut estimates) = (None, BTreeMap::new());
+        if ruled.limit(caller).is_some() {
+            month = self.budgets.month(&self.ledger, &caller.key_id, &now).await;
+            for (own, facts) in self.backends.iter().zip(&self.facts) {
+                let seller = seller(own, facts);
+                let cost = self.pricing.estimate(&seller, &request.model, tokens, request.max_tokens);
+                if let Some(cost) = cost.filter(|_| facts.locality == Locality::Cloud) {
+                    estimates.insert(facts.name.clone(), cost.dollars());
+                }
+            }
+        }
+        Circumstances { now, connectivity: self.network.connectivity(), load, month, estimates }
+    }
+
+    fn admit_by_rules(
+        &self,
+        caller: &Caller,
+        request: &Request,
+        admitted: &Admitted,
+    ) -> Result<RowHandle, Error> {
+        let reserved = admitted.reserved();
+        let admission = Admission {
+            key_id: Some(caller.key_id.clone()),
+            model: request.model.clone(),
+            reason: admitted.reason(),
+            policy_hash: admitted.hash(),
+            retention: admitted.retention(),
+            reserved: reserved.map(|(_, sum)| *sum),
+        };
+        let row = self.ledger.admit(admission);
+        let Some((month, sum)) = reserved.cloned() else { return row.map_err(|error| unrecorded(&error)) };
+        match row {
+            Ok(mut row) => {
+                row.on_close(move |cost| month.settle(sum, cost));
+                Ok(row)
+            }
+            Err(error) => {
+                month.settle(sum, Some(NanoDollars::ZERO));
+                Err(unrecorded(&error))
+            }
+        }
+    }
+}
