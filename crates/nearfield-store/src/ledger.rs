@@ -14,9 +14,11 @@ use crate::journal::{Journal, Orphan, Reader, has_files};
 use crate::row::{Admission, Filter, Row, Summary};
 use crate::{NanoDollars, StoreError, carry, query};
 
-/// How long the writer lets records gather before it carries them over together: long enough that most requests are over by
-/// then, and are written whole.
-const GROUP: Duration = Duration::from_millis(200);
+/// How long the writer lets records gather before it carries them over together: a moment where there are few, and where
+/// there are many long enough that most requests are over by then, and are written whole.
+const GROUP: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(200));
+/// Records from which on they are many.
+const MANY: usize = 64;
 /// The pause between two pieces that are carried over.
 const PAUSE: Duration = Duration::from_millis(4);
 /// The first and the longest wait after a failure of the database.
@@ -79,6 +81,7 @@ impl Ledger {
             database: writer,
             commands: received,
             failing: None,
+            carried: 0,
         };
         tokio::spawn(Box::pin(task.run()));
         Ok(Self { inner: Arc::new(Inner { journal, readers, commands, recovery }) })
@@ -173,6 +176,8 @@ struct Writer {
     commands: mpsc::UnboundedReceiver<Command>,
     /// How long to wait before the next try, while the database or the journal fails.
     failing: Option<Duration>,
+    /// Records that were carried over last.
+    carried: usize,
 }
 
 impl Writer {
@@ -188,7 +193,7 @@ impl Writer {
                 // A moment for more records to come, unless somebody waits for these.
                 command = tokio::select! {
                     command = self.commands.recv() => Some(command),
-                    () = tokio::time::sleep(GROUP) => None,
+                    () = tokio::time::sleep(if self.carried < MANY { GROUP.0 } else { GROUP.1 }) => None,
                 };
             }
             let waiting = journal.retry();
@@ -225,6 +230,7 @@ impl Writer {
     /// Carries over all that is in the journal now; `patient` in small pieces with pauses, so that requests that are under
     /// way hardly wait for it.
     async fn carry_over(&mut self, patient: bool) -> Result<(), StoreError> {
+        self.carried = 0;
         loop {
             let before = self.reader.offset();
             let batch = self.reader.next_batch()?;
@@ -234,6 +240,7 @@ impl Writer {
                     "the ledger's journal was changed by something else"
                 );
             }
+            self.carried += batch.records.len();
             if !batch.records.is_empty() {
                 let applied = carry::apply(&mut self.database, self.journal.owner(), &batch.records).await;
                 if let Err(error) = applied {

@@ -44,7 +44,7 @@ fn what_is_not_here_is_answered_away_where_the_policy_allows_it() {
     let row = &home.rows()[0];
     assert_eq!((&row["backend"], &row["locality"]), (&"away".into(), &"cloud".into()));
     assert_eq!(row["attempts"].as_array().unwrap().len(), 2);
-    assert_eq!(away.rows().len(), 1);
+    assert_eq!(away.rows_once(1).len(), 1);
 
     // The context does not fit here, but there.
     let tiny = home.chat_model();
@@ -157,18 +157,8 @@ fn two_servers_of_ours_are_a_pool() {
         ask(&[turn]);
         ask(&[turn, "yes", "and then?"]);
     }
-    // Rows reach the database a moment after the answers.
-    let counts = |all: usize| {
-        let mut counts = [0; 2];
-        for _ in 0..100 {
-            counts = homes.each_ref().map(|home| home.rows().len());
-            if counts.iter().sum::<usize>() >= all {
-                break;
-            }
-        }
-        counts
-    };
-    assert_eq!(counts(8), [4, 4], "conversations are spread, and stay together");
+    let counts = |wanted: [usize; 2]| [0, 1].map(|at| homes[at].rows_once(wanted[at]).len());
+    assert_eq!(counts([4, 4]), [4, 4], "conversations are spread, and stay together");
     assert!(homes.iter().all(|home| home.rows().iter().all(|row| row["outcome"] == "done")));
 
     // One of them dies: what it had begun to talk about goes on at the other.
@@ -176,14 +166,10 @@ fn two_servers_of_ours_are_a_pool() {
     for turn in ["one", "two", "three", "four"] {
         ask(&[turn, "yes", "and then?", "so", "and now?"]);
     }
-    assert_eq!(counts(12), [4, 8]);
-    let rows = home.rows();
-    assert!(rows.len() >= 11);
-    assert!(
-        rows.iter()
-            .filter(|row| !row["outcome"].is_null())
-            .all(|row| row["outcome"] == "done" && row["backend"] == "farm")
-    );
+    assert_eq!(counts([4, 8]), [4, 8]);
+    let rows = home.rows_once(12);
+    assert_eq!(rows.len(), 12);
+    assert!(rows.iter().all(|row| row["outcome"] == "done" && row["backend"] == "farm"));
     let state = |at: usize, up: usize| {
         format!("nearfield_pool_endpoint_up{{backend=\"farm\",endpoint=\"{at}\"}} {up}")
     };
