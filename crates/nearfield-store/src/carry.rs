@@ -14,7 +14,7 @@ use crate::StoreError;
 use crate::record::{Admitted, AttemptEnded, AttemptStarted, Ended, Record, Tokens};
 
 /// Rows of one statement: few forms, so that each is prepared once.
-const PORTIONS: [usize; 3] = [64, 8, 1];
+const PORTIONS: [usize; 4] = [64, 16, 4, 1];
 
 /// A request whose admission is among the records.
 struct Whole<'a> {
@@ -62,17 +62,12 @@ fn gather(records: &[Record]) -> (Vec<Whole<'_>>, Vec<&Record>) {
     let mut places: HashMap<&str, usize> = HashMap::new();
     let mut rest = Vec::new();
     for record in records {
-        let id = match record {
-            Record::Admitted(admitted) => {
-                places.insert(&admitted.id, whole.len());
-                whole.push(Whole { admitted, attempts: Vec::new(), ended: None });
-                continue;
-            }
-            Record::AttemptStarted(AttemptStarted { id, .. })
-            | Record::AttemptEnded(AttemptEnded { id, .. })
-            | Record::Ended(Ended { id, .. }) => id.as_str(),
-        };
-        let Some(own) = places.get(id).and_then(|&at| whole.get_mut(at)) else {
+        if let Record::Admitted(admitted) = record {
+            places.insert(&admitted.id, whole.len());
+            whole.push(Whole { admitted, attempts: Vec::new(), ended: None });
+            continue;
+        }
+        let Some(own) = places.get(record.id()).and_then(|&at| whole.get_mut(at)) else {
             rest.push(record);
             continue;
         };
@@ -91,13 +86,25 @@ fn gather(records: &[Record]) -> (Vec<Whole<'_>>, Vec<&Record>) {
     (whole, rest)
 }
 
+/// The columns of usage, which both tables have, last of all.
+const USAGE: [&str; 8] = [
+    "input_tokens",
+    "cached_input_tokens",
+    "output_tokens",
+    "reasoning_tokens",
+    "measured",
+    "cache_write_tokens",
+    "cache_write_1h_tokens",
+    "unattributed_tokens",
+];
+
 /// A table and what its rows are known by.
 struct Table {
     name: &'static str,
     key: &'static str,
     /// What is written once.
     fixed: &'static [&'static str],
-    /// What is written as long as the outcome is not known.
+    /// What is written as long as the outcome is not known, before the usage.
     open: &'static [&'static str],
 }
 
@@ -118,40 +125,20 @@ impl Table {
             "counterfactual_price",
             "energy_joules",
             "numerics",
-            "input_tokens",
-            "cached_input_tokens",
-            "output_tokens",
-            "reasoning_tokens",
-            "measured",
-            "cache_write_tokens",
-            "cache_write_1h_tokens",
-            "unattributed_tokens",
         ],
     };
     const ATTEMPTS: Self = Self {
         name: "attempts",
         key: "request_id, position",
         fixed: &["request_id", "position", "backend", "locality", "why", "bytes_out"],
-        open: &[
-            "outcome",
-            "cost",
-            "price",
-            "duration",
-            "input_tokens",
-            "cached_input_tokens",
-            "output_tokens",
-            "reasoning_tokens",
-            "measured",
-            "cache_write_tokens",
-            "cache_write_1h_tokens",
-            "unattributed_tokens",
-        ],
+        open: &["outcome", "cost", "price", "duration"],
     };
 
     /// The statement for so many rows. A row that is there and has no outcome gets what is known by now.
     fn statement(&self, rows: usize) -> String {
         let Self { name, key, fixed, open } = self;
-        let columns = [*fixed, *open].concat();
+        let open = [*open, &USAGE].concat();
+        let columns = [*fixed, &open].concat();
         let row = format!("({})", vec!["?"; columns.len()].join(", "));
         let mut text = format!("INSERT INTO {name} ({}) VALUES ", columns.join(", "));
         text.push_str(&vec![row; rows].join(", "));

@@ -214,12 +214,14 @@ pub(crate) struct Reader {
     file: File,
     path: PathBuf,
     offset: u64,
+    /// The bytes read last; its room is used again.
+    bytes: Vec<u8>,
 }
 
 impl Reader {
     pub(crate) fn open(path: &Path) -> Result<Self, StoreError> {
         let file = File::open(path).map_err(failed("open", path))?;
-        Ok(Self { file, path: path.to_owned(), offset: 0 })
+        Ok(Self { file, path: path.to_owned(), offset: 0, bytes: Vec::new() })
     }
 
     /// Bytes read, always at the start of a record.
@@ -234,10 +236,11 @@ impl Reader {
 
     /// The records up to the last line feed of the next megabyte.
     pub(crate) fn next_batch(&mut self) -> Result<Batch, StoreError> {
-        let mut bytes = Vec::new();
+        let bytes = &mut self.bytes;
+        bytes.clear();
         let mut read = || {
             self.file.seek(SeekFrom::Start(self.offset))?;
-            (&self.file).take(BATCH).read_to_end(&mut bytes)
+            (&self.file).take(BATCH).read_to_end(bytes)
         };
         let length = read().map_err(failed("read", &self.path))? as u64;
         let mut batch = Batch { last: length < BATCH, ..Batch::default() };

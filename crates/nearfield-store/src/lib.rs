@@ -17,6 +17,7 @@ mod query;
 mod record;
 mod row;
 mod tariff;
+mod writer;
 
 pub use error::StoreError;
 pub use handle::{AttemptEnd, AttemptStart, End, RowHandle};
