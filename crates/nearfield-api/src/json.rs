@@ -6,6 +6,7 @@
 use std::cell::RefCell;
 use std::fmt;
 
+use serde::Serialize;
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
@@ -48,6 +49,15 @@ pub fn parse_json(text: &[u8], limits: JsonLimits) -> Result<Value, Error> {
                 .with_code("invalid_json")
         })
     })
+}
+
+/// The JSON text of a body of ours.
+///
+/// # Errors
+/// [`ErrorKind::Internal`] when the body holds what JSON has no form for.
+pub(crate) fn to_text(body: &impl Serialize) -> Result<String, Error> {
+    serde_json::to_string(body)
+        .map_err(|e| Error::new(ErrorKind::Internal, format!("The body cannot be written as JSON: {e}.")))
 }
 
 /// What the visitors of one document share.

@@ -67,10 +67,16 @@ impl Decoder {
             self.after_carriage_return = false;
             bytes = bytes.strip_prefix(b"\n").unwrap_or(bytes);
         }
-        while let Some(end) = bytes.iter().position(|byte| matches!(byte, b'\n' | b'\r')) {
+        while let Some(end) = memchr::memchr2(b'\n', b'\r', bytes) {
             let (line, rest) = bytes.split_at(end);
-            self.extend_line(line)?;
-            self.end_line(events)?;
+            self.count(line)?;
+            if self.line.is_empty() {
+                self.end_line(line, events)?;
+            } else {
+                let mut whole = std::mem::take(&mut self.line);
+                whole.extend_from_slice(line);
+                self.end_line(&whole, events)?;
+            }
             bytes = match rest {
                 [b'\r', b'\n', rest @ ..] => rest,
                 [b'\r'] => {
@@ -81,7 +87,9 @@ impl Decoder {
                 [] => &[],
             };
         }
-        self.extend_line(bytes)
+        self.count(bytes)?;
+        self.line.extend_from_slice(bytes);
+        Ok(())
     }
 
     /// Ends the stream: an event that no blank line ended is returned.
@@ -90,23 +98,22 @@ impl Decoder {
     /// As [`Decoder::push`].
     pub fn finish(mut self) -> Result<Option<SseEvent>, SseError> {
         let mut events = Vec::new();
-        self.end_line(&mut events)?;
+        let line = std::mem::take(&mut self.line);
+        self.end_line(&line, &mut events)?;
         self.dispatch(&mut events);
         Ok(events.pop())
     }
 
-    fn extend_line(&mut self, bytes: &[u8]) -> Result<(), SseError> {
+    fn count(&mut self, bytes: &[u8]) -> Result<(), SseError> {
         self.event_bytes = self.event_bytes.saturating_add(bytes.len());
         if self.event_bytes > self.limit {
             return Err(SseError::TooLarge { limit: self.limit });
         }
-        self.line.extend_from_slice(bytes);
         Ok(())
     }
 
-    fn end_line(&mut self, events: &mut Vec<SseEvent>) -> Result<(), SseError> {
-        let line = std::mem::take(&mut self.line);
-        let mut line = std::str::from_utf8(&line).map_err(|_| SseError::NotUtf8)?;
+    fn end_line(&mut self, line: &[u8], events: &mut Vec<SseEvent>) -> Result<(), SseError> {
+        let mut line = std::str::from_utf8(line).map_err(|_| SseError::NotUtf8)?;
         if std::mem::take(&mut self.first_line) {
             line = line.strip_prefix('\u{feff}').unwrap_or(line);
         }

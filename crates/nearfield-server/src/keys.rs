@@ -145,7 +145,6 @@ impl KeyStore {
             path: data_folder.join(KEYS_FILE),
             cache: Mutex::default(),
         };
-        store.keys()?;
         let _lock = file::lock(data_folder)?;
         store.note_unrecorded(&KeyFile::read(&store.path)?)?;
         Ok(store)
@@ -248,6 +247,15 @@ impl KeyStore {
     }
 }
 
+/// A presented key that is good.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KnownKey {
+    /// Its id.
+    pub id: String,
+    /// What its owner called it; the key that the environment gives has no name.
+    pub name: Option<String>,
+}
+
 /// Decides which presented keys are good.
 #[derive(Debug)]
 pub struct Authenticator {
@@ -276,16 +284,16 @@ impl Authenticator {
         self.generated.as_deref()
     }
 
-    /// The id of the active key that this is, or `None`. Every stored hash is compared, each in constant time, so
+    /// The active key that this is, or `None`. Every stored hash is compared, each in constant time, so
     /// that the time tells nothing. An error means that the keys cannot be read: nobody may pass then.
-    pub fn check(&self, presented: &str) -> Result<Option<String>, KeyError> {
+    pub fn check(&self, presented: &str) -> Result<Option<KnownKey>, KeyError> {
         let presented = hash(presented);
         let presented_hex = hex(&presented);
         let mut found = None;
         if let Some(given) = &self.given
             && constant_time::verify_slices_are_equal(given, &presented).is_ok()
         {
-            found = Some(GIVEN_KEY_ID.to_owned());
+            found = Some(KnownKey { id: GIVEN_KEY_ID.to_owned(), name: None });
         }
         for key in self.store.keys()?.iter() {
             let equal =
@@ -293,18 +301,10 @@ impl Authenticator {
                     .is_ok();
             let usable = key.revoked.is_none() && (!key.generated || self.given.is_none());
             if equal && usable {
-                found = Some(key.id.clone());
+                found = Some(KnownKey { id: key.id.clone(), name: Some(key.name.clone()) });
             }
         }
         Ok(found)
-    }
-}
-
-impl Authenticator {
-    /// The name of the key with this id; `None` when it has none or cannot be read.
-    pub fn name_of(&self, id: &str) -> Option<String> {
-        let keys = self.store.keys().ok()?;
-        keys.iter().find(|key| key.id == id).map(|key| key.name.clone())
     }
 }
 
@@ -356,11 +356,9 @@ fn random_hex<const N: usize>() -> Result<String, KeyError> {
 
 /// Lower-case hexadecimal digits.
 pub(crate) fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write as _;
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
+    let digits =
+        |byte: &u8| [byte >> 4, byte & 15].map(|digit| char::from_digit(digit.into(), 16).unwrap_or('0'));
+    bytes.iter().flat_map(digits).collect()
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::blocks;
+use crate::json::to_text;
 use crate::openai::UpstreamOptions;
 use crate::wire::{Setting, carry_extra, put, put_number, refuse_settings, typed, untranslatable};
 use crate::{Dialect, Error, Message, OutputFormat, Part, Prompt, Request, Role, Tool, ToolChoice};
@@ -47,7 +48,7 @@ pub fn encode_request(request: &Request, options: &UpstreamOptions) -> Result<St
     put(&mut body, "metadata", Some(metadata).filter(|map| !map.is_empty()));
     put(&mut body, "stream", Some(options.stream));
     carry_extra(&mut body, &request.extra, request, TARGET)?;
-    Ok(Value::Object(body).to_string())
+    to_text(&body)
 }
 
 /// Instructions and turns. Of a request of this dialect only instructions at the beginning are a field of their own.

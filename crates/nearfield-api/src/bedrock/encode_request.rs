@@ -3,6 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::blocks;
+use crate::json::to_text;
 use crate::openai::UpstreamOptions;
 use crate::wire::{Setting, carry_extra, put, put_extra, put_number, refuse_settings, untranslatable};
 use crate::{Dialect, Error, Message, OutputFormat, Prompt, Request, Role, Tool, ToolChoice};
@@ -41,7 +42,7 @@ pub fn encode_request(request: &Request, options: &UpstreamOptions) -> Result<St
     put(&mut body, "additionalModelRequestFields", Some(more).filter(|more| !more.is_empty()));
     put(&mut body, "requestMetadata", request.labels.metadata.clone());
     carry_extra(&mut body, &request.extra, request, TARGET)?;
-    Ok(Value::Object(body).to_string())
+    to_text(&body)
 }
 
 fn instructs(message: &Message) -> bool {

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value, json};
 
 use super::{parts, settings};
+use crate::json::to_text;
 use crate::openai::UpstreamOptions;
 use crate::wire::{Setting, carry_extra, put_extra, refuse_settings, untranslatable};
 use crate::{Dialect, Error, Message, Prompt, Request, Role};
@@ -25,7 +26,7 @@ pub fn encode_request(request: &Request, options: &UpstreamOptions) -> Result<St
     settings::encode(&mut body, request, &options.model)?;
     // Labels that name a person have no place here.
     carry_extra(&mut body, &request.extra, request, TARGET)?;
-    Ok(Value::Object(body).to_string())
+    to_text(&body)
 }
 
 fn instructs(message: &Message) -> bool {

@@ -3,6 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::{encode_messages, tools};
+use crate::json::to_text;
 use crate::wire::{carry_extra, number_value, put, put_number};
 use crate::{Dialect, Error, ErrorKind, Labels, Prompt, Request};
 
@@ -75,7 +76,7 @@ pub fn encode_request(request: &Request, options: &UpstreamOptions) -> Result<St
     carry_extra(&mut body, &request.extra, request, Dialect::OpenAiChat)?;
     // After the caller's own fields: whose cache it is is not for the caller to say.
     put(&mut body, "cache_salt", options.cache_salt.as_deref());
-    Ok(Value::Object(body).to_string())
+    to_text(&body)
 }
 
 /// How tokens are chosen, and what ends the answer.

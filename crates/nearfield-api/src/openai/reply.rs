@@ -1,12 +1,13 @@
 //! Writes a whole answer as one body.
 
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::value::RawValue;
 
 use super::Endpoint;
 use super::answer_extras::AnswerExtras;
 use super::logprobs::{ChatLogprobs, Offset, TextLogprobs};
 use super::usage::WireUsage;
+use crate::json::to_text;
 use crate::{Error, ErrorKind, Event, FinishReason, Request, TokenLogprob, Usage};
 
 /// What stands at the head of every reply and chunk.
@@ -110,7 +111,7 @@ impl ReplyCollector {
     ///
     /// # Errors
     /// [`ErrorKind::Internal`] when the answer is not complete: a part must not pass for the whole.
-    pub fn finish(self, nearfield: Option<&Value>) -> Result<String, Error> {
+    pub fn finish(self, nearfield: Option<&RawValue>) -> Result<String, Error> {
         #[derive(Serialize)]
         struct Body<'a, C> {
             id: &'a str,
@@ -120,13 +121,13 @@ impl ReplyCollector {
             choices: Vec<C>,
             usage: WireUsage,
             #[serde(skip_serializing_if = "Option::is_none")]
-            nearfield: Option<&'a Value>,
+            nearfield: Option<&'a RawValue>,
         }
         let usage = self.usage.ok_or_else(|| disorder("no end"))?.into();
         let head = &self.head;
         let (id, created, model) = (head.id.as_str(), head.created, head.model.as_str());
         match head.endpoint {
-            Endpoint::Chat => encode(&Body {
+            Endpoint::Chat => to_text(&Body {
                 id,
                 object: "chat.completion",
                 created,
@@ -138,7 +139,7 @@ impl ReplyCollector {
             Endpoint::Completions => {
                 let offsets: Vec<Vec<usize>> =
                     self.choices.iter().map(|choice| offsets(&choice.logprobs)).collect();
-                encode(&Body {
+                to_text(&Body {
                     id,
                     object: "text_completion",
                     created,
@@ -208,12 +209,6 @@ pub(crate) struct TextChoice<'a> {
 fn offsets(tokens: &[TokenLogprob]) -> Vec<usize> {
     let mut offset = Offset::default();
     tokens.iter().map(|token| offset.advance(token)).collect()
-}
-
-/// Serializes a body.
-pub(crate) fn encode(body: &impl Serialize) -> Result<String, Error> {
-    serde_json::to_string(body)
-        .map_err(|e| Error::new(ErrorKind::Internal, format!("The answer cannot be written as JSON: {e}.")))
 }
 
 /// The error for events in an order that no backend may send.

@@ -1,13 +1,15 @@
 //! Writes an answer as a stream of chunks, in server-sent events.
 
 use serde::Serialize;
+use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use super::answer_extras;
 use super::logprobs::{ChatLogprobs, Offset, TextLogprobs};
-use super::reply::{TextChoice, disorder, encode};
+use super::reply::{TextChoice, disorder};
 use super::usage::WireUsage;
 use super::{Endpoint, ReplyHead, StreamOptions, error_body};
+use crate::json::to_text;
 use crate::sse::write_event;
 use crate::{Error, Event, FinishReason, TokenLogprob, Usage};
 
@@ -44,7 +46,7 @@ struct Chunk<'a, C> {
     #[serde(skip_serializing_if = "UsageField::is_absent")]
     usage: UsageField,
     #[serde(skip_serializing_if = "Option::is_none")]
-    nearfield: Option<&'a Value>,
+    nearfield: Option<&'a RawValue>,
 }
 
 /// Null in all chunks but the last when usage was asked for, absent when it was not.
@@ -117,7 +119,7 @@ impl StreamEncoder {
     ///
     /// # Errors
     /// [`crate::ErrorKind::Internal`] when the answer is not complete; `out` is then as before.
-    pub fn finish(mut self, nearfield: Option<&Value>, out: &mut Vec<u8>) -> Result<(), Error> {
+    pub fn finish(mut self, nearfield: Option<&RawValue>, out: &mut Vec<u8>) -> Result<(), Error> {
         let usage = self.usage.ok_or_else(|| disorder("no end"))?;
         let mut frames = Vec::new();
         if let Some((choice, reason)) = self.held.take() {
@@ -207,7 +209,7 @@ impl StreamEncoder {
         &self,
         index: u32,
         reason: FinishReason,
-        nearfield: Option<&Value>,
+        nearfield: Option<&RawValue>,
         out: &mut Vec<u8>,
     ) -> Result<(), Error> {
         let finish_reason = Some(reason.as_str());
@@ -234,7 +236,7 @@ impl StreamEncoder {
         &self,
         choices: &[C],
         usage: Option<Usage>,
-        nearfield: Option<&Value>,
+        nearfield: Option<&RawValue>,
         out: &mut Vec<u8>,
     ) -> Result<(), Error> {
         let usage = match usage {
@@ -242,7 +244,7 @@ impl StreamEncoder {
             None if self.options.include_usage => UsageField::Null,
             None => UsageField::Absent,
         };
-        let chunk = encode(&Chunk {
+        let chunk = to_text(&Chunk {
             id: &self.head.id,
             object: match self.head.endpoint {
                 Endpoint::Chat => "chat.completion.chunk",

@@ -3,6 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::{INSTRUCTIONS, items};
+use crate::json::to_text;
 use crate::openai::tools::{effort, encode_function, encode_schema};
 use crate::openai::{UpstreamOptions, encode_labels};
 use crate::wire::{Setting, carry_extra, put, put_extra, put_number, refuse_settings, untranslatable};
@@ -44,7 +45,7 @@ pub fn encode_request(request: &Request, options: &UpstreamOptions) -> Result<St
     encode_labels(&mut body, &request.labels);
     put(&mut body, "stream", Some(options.stream));
     carry_extra(&mut body, &request.extra, request, TARGET)?;
-    Ok(Value::Object(body).to_string())
+    to_text(&body)
 }
 
 fn encode_tools(body: &mut Map<String, Value>, request: &Request) -> Result<(), Error> {

@@ -9,6 +9,7 @@ use nearfield_api::{
     Error, ErrorKind, Event, FinishReason, Prompt, Request, TokenAlternative, TokenLogprob, Usage,
 };
 use proptest::prelude::*;
+use serde_json::value::to_raw_value;
 use serde_json::{Value, json};
 
 fn head(endpoint: Endpoint, choices: u32, logprobs: bool) -> ReplyHead {
@@ -47,11 +48,12 @@ fn two_choices() -> Vec<Event> {
 }
 
 fn whole(head: ReplyHead, events: Vec<Event>, nearfield: Option<&Value>) -> Value {
+    let nearfield = nearfield.map(|value| to_raw_value(value).unwrap());
     let mut collector = ReplyCollector::new(head);
     for event in events {
         collector.push(event).unwrap();
     }
-    serde_json::from_str(&collector.finish(nearfield).unwrap()).unwrap()
+    serde_json::from_str(&collector.finish(nearfield.as_deref()).unwrap()).unwrap()
 }
 
 fn chunks(bytes: &[u8]) -> Vec<SseEvent> {
@@ -73,7 +75,8 @@ fn streamed(
     for event in events {
         encoder.push(event, &mut out).unwrap();
     }
-    encoder.finish(nearfield, &mut out).unwrap();
+    let nearfield = nearfield.map(|value| to_raw_value(value).unwrap());
+    encoder.finish(nearfield.as_deref(), &mut out).unwrap();
     let mut events = chunks(&out);
     assert_eq!(events.pop().unwrap().data, "[DONE]");
     events.into_iter().map(|event| serde_json::from_str(&event.data).unwrap()).collect()

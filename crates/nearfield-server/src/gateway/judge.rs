@@ -1,10 +1,6 @@
 //! Looks at the beginning of a local answer before anybody sees it: what the model is not sure of is asked elsewhere.
 
-use std::pin::Pin;
-use std::task::{Context, Poll};
-
-use futures_core::Stream;
-use nearfield_api::{Error, ErrorKind, Event, EventStream, Request};
+use nearfield_api::{Error, ErrorKind, Event, Request};
 use nearfield_router::rules::{ALTERNATIVES, Escalate, Signals};
 
 /// Pieces without log probabilities after which no more are waited for.
@@ -20,7 +16,7 @@ pub(super) struct Judge {
 
 impl Judge {
     /// Has the request ask for what the judgement needs. What of that the caller did not ask for is taken out again by
-    /// [`AsAsked`].
+    /// [`Asked::restore`].
     pub(super) fn new(escalate: Escalate, request: &mut Request) -> Self {
         request.logprobs = Some(request.logprobs.unwrap_or(0).max(ALTERNATIVES));
         Self { escalate, signals: Signals::default(), silent: 0 }
@@ -67,29 +63,5 @@ impl Asked {
                 }
             }
         }
-    }
-}
-
-/// An answer with the log probabilities that its caller asked for, and no more.
-pub(super) struct AsAsked {
-    events: EventStream,
-    asked: Asked,
-}
-
-impl AsAsked {
-    pub(super) fn new(events: EventStream, asked: Asked) -> Self {
-        Self { events, asked }
-    }
-}
-
-impl Stream for AsAsked {
-    type Item = Result<Event, Error>;
-
-    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        let mut next = std::task::ready!(self.events.as_mut().poll_next(context));
-        if let Some(Ok(event)) = &mut next {
-            self.asked.restore(event);
-        }
-        Poll::Ready(next)
     }
 }

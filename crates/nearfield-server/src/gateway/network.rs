@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use axum::http::Uri;
+use hyper::Uri;
 use nearfield_router::rules::Connectivity;
 
 /// How long a look at the links holds.

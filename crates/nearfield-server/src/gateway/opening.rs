@@ -14,9 +14,9 @@ use tokio::time::{Instant, timeout_at};
 
 use super::ConfiguredBackend;
 use super::account::cut;
-use super::judge::{AsAsked, Asked, Judge};
+use super::judge::{Asked, Judge};
 use super::restoring::Restoring;
-use super::seals::{Seal, Sealing};
+use super::seals::Seal;
 
 /// What an answer has to show before the caller sees any of it.
 #[derive(Clone)]
@@ -87,7 +87,7 @@ impl Opening {
             events = Box::pin(Restoring::new(events, vault));
         }
         if let Some(seal) = seal {
-            events = Box::pin(Sealing::new(events, seal));
+            events = changed(events, move |event| seal.put(event));
         }
         Self { events, early: VecDeque::new(), pieces, locality, judge, asked }
     }
@@ -138,7 +138,7 @@ impl Opening {
         for (event, _) in &mut self.early {
             asked.restore(event);
         }
-        (Box::pin(AsAsked::new(self.events, asked)), self.early)
+        (changed(self.events, move |event| asked.restore(event)), self.early)
     }
 
     async fn first_token(&mut self) -> Option<Error> {
@@ -195,6 +195,14 @@ impl Opening {
             _ => None,
         })
     }
+}
+
+/// An answer each of whose events is changed on its way.
+fn changed(events: EventStream, change: impl Fn(&mut Event) + Send + 'static) -> EventStream {
+    Box::pin(events.map_ok(move |mut event| {
+        change(&mut event);
+        event
+    }))
 }
 
 /// Whether an event is a piece of the answer.

@@ -14,7 +14,6 @@ use nearfield_router::{BackendFacts, mask_request, survey_request};
 use nearfield_store::NanoDollars;
 
 use super::Caller;
-use super::account::estimated_tokens;
 use super::budget::Month;
 use super::seals::{Seal, unseal};
 
@@ -89,11 +88,11 @@ impl Ruled {
         let clouds = clouds.map(|backend| backend.name.as_str());
         let issued = unseal(&self.key, clouds, &caller.key_id, request);
         let survey = survey_request(&active.detector, request);
-        let Circumstances { now, connectivity, load, month, estimates } = circumstances;
+        let Circumstances { now, tokens, connectivity, load, month, estimates } = circumstances;
         let asked = Asked {
             caller: caller.clone(),
             model: request.model.clone(),
-            tokens: estimated_tokens(request),
+            tokens,
             tools: !request.tools.is_empty(),
             now,
             connectivity,
@@ -128,6 +127,8 @@ impl Ruled {
 /// What a decision depends on beside the request and the rules.
 pub(super) struct Circumstances {
     pub(super) now: Zoned,
+    /// Tokens of the prompt, estimated.
+    pub(super) tokens: u64,
     pub(super) connectivity: Connectivity,
     /// How busy this machine's engine is.
     pub(super) load: Option<BackendLoad>,

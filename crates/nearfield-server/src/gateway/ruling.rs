@@ -42,12 +42,12 @@ impl Gateway {
     async fn circumstances(&self, ruled: &Ruled, caller: &Caller, request: &Request) -> Circumstances {
         let now = Zoned::now();
         let tokens = estimated_tokens(request);
-        let here = self
+        let mut here = self
             .backends
             .iter()
             .zip(&self.facts)
             .filter(|(_, facts)| facts.locality == Locality::Local && facts.may_serve(&request.model));
-        let load = here.map(|(own, _)| own.backend.load(&request.model, tokens)).find_map(|load| load);
+        let load = here.find_map(|(own, _)| own.backend.load(&request.model, tokens));
         let (mut month, mut estimates) = (None, BTreeMap::new());
         if ruled.limit(caller).is_some() {
             month = self.budgets.month(&self.ledger, &caller.key_id, &now).await;
@@ -59,7 +59,7 @@ impl Gateway {
                 }
             }
         }
-        Circumstances { now, connectivity: self.network.connectivity(), load, month, estimates }
+        Circumstances { now, tokens, connectivity: self.network.connectivity(), load, month, estimates }
     }
 
     fn admit_by_rules(

@@ -5,13 +5,10 @@
 //! that brings one back is believed only as far as the tag goes. Tags never leave the machine.
 
 use std::collections::BTreeMap;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 
 use aws_lc_rs::constant_time;
-use futures_core::Stream;
-use nearfield_api::{Error, Event, EventStream, Place, Request};
+use nearfield_api::{Event, Place, Request};
 use nearfield_privacy::HashKey;
 
 use crate::keys::hex;
@@ -30,7 +27,14 @@ pub(super) struct Seal {
 }
 
 impl Seal {
-    fn put(&self, value: &mut String) {
+    /// Tags what cannot be looked into of an event.
+    pub(super) fn put(&self, event: &mut Event) {
+        let (Event::Reasoning { opaque: Some(opaque), .. } | Event::ToolCall { opaque: Some(opaque), .. }) =
+            event
+        else {
+            return;
+        };
+        let value = &mut opaque.value;
         *value = format!("{MARK}{}.{value}", tag(&self.key, &self.backend, &self.key_id, value));
     }
 }
@@ -68,31 +72,4 @@ pub(super) fn unseal<'a>(
         }
     });
     issued
-}
-
-/// An answer whose unreadable values are tagged.
-pub(super) struct Sealing {
-    events: EventStream,
-    seal: Seal,
-}
-
-impl Sealing {
-    pub(super) fn new(events: EventStream, seal: Seal) -> Self {
-        Self { events, seal }
-    }
-}
-
-impl Stream for Sealing {
-    type Item = Result<Event, Error>;
-
-    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        let mut next = std::task::ready!(self.events.as_mut().poll_next(context));
-        if let Some(Ok(
-            Event::Reasoning { opaque: Some(opaque), .. } | Event::ToolCall { opaque: Some(opaque), .. },
-        )) = &mut next
-        {
-            self.seal.put(&mut opaque.value);
-        }
-        Poll::Ready(next)
-    }
 }

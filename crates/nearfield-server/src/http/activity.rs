@@ -6,9 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use axum::body::{Body, HttpBody};
-use bytes::Bytes;
-use hyper::body::{Frame, SizeHint};
+use hyper::body::{Body, Frame, SizeHint};
 use tokio::time::Instant;
 
 /// The requests in progress on one connection.
@@ -49,16 +47,16 @@ impl Drop for Busy {
 }
 
 /// A reply's body that holds something until it is sent or dropped.
-pub(super) struct HoldingBody<T> {
-    body: Body,
+pub(super) struct HoldingBody<B, T> {
+    body: B,
     held: T,
     /// Called once when the body was taken whole.
     finished: Option<fn(&T)>,
 }
 
-impl<T> HoldingBody<T> {
+impl<B: Body, T> HoldingBody<B, T> {
     /// `finished` is called when the body was handed over whole, before `held` is dropped.
-    pub(super) fn new(body: Body, held: T, finished: fn(&T)) -> Self {
+    pub(super) fn new(body: B, held: T, finished: fn(&T)) -> Self {
         let mut holding = Self { body, held, finished: Some(finished) };
         if holding.body.is_end_stream() {
             holding.finish();
@@ -73,14 +71,14 @@ impl<T> HoldingBody<T> {
     }
 }
 
-impl<T: Unpin> HttpBody for HoldingBody<T> {
-    type Data = Bytes;
-    type Error = axum::Error;
+impl<B: Body + Unpin, T: Unpin> Body for HoldingBody<B, T> {
+    type Data = B::Data;
+    type Error = B::Error;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
         let this = self.get_mut();
         let frame = Pin::new(&mut this.body).poll_frame(context);
         let ended = match &frame {

@@ -1,25 +1,24 @@
 //! From a parsed request to its reply: whole, or piece by piece.
 
-use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::Body;
-use axum::http::header::{self, HeaderMap, HeaderValue};
-use axum::http::{Response, StatusCode};
 use bytes::Bytes;
 use futures_util::StreamExt as _;
+use hyper::header::{self, HeaderMap, HeaderValue};
+use hyper::{Response, StatusCode};
 use jiff::Timestamp;
 use nearfield_api::openai::{Endpoint, ReplyCollector, ReplyHead, StreamEncoder, StreamOptions};
 use nearfield_api::sse::write_comment;
 use nearfield_api::{Error, ErrorKind, Event, EventStream, Request};
-use serde_json::Value;
+use serde_json::value::{RawValue, to_raw_value};
 use tokio::time::{Instant, timeout};
 
-use super::Service;
 use super::progress::{Asked, Progress};
 use super::record::Record;
 use super::reply::{error_response, header_text, json};
+use super::reply_body::ReplyBody;
+use super::{Reply, Service};
 use crate::gateway::{Answer, Caller, Gate, Receipt, Whole, event_bytes};
 
 /// An answer in the making. Dropping it cancels the backend's work.
@@ -58,7 +57,7 @@ pub(super) async fn generate(
     caller: &Caller,
     request: Request,
     options: StreamOptions,
-) -> Response<Body> {
+) -> Reply {
     let streamed = request.stream;
     let mut head = ReplyHead::new(&request, "", Timestamp::now().as_second().unsigned_abs());
     let asked = Asked::new(service);
@@ -105,11 +104,7 @@ fn headers(answer: &Answer) -> HeaderMap {
 }
 
 /// Gathers the whole answer into one body of bounded size.
-async fn collect(
-    limit: usize,
-    mut running: Running,
-    mut collector: ReplyCollector,
-) -> Result<Response<Body>, Error> {
+async fn collect(limit: usize, mut running: Running, mut collector: ReplyCollector) -> Result<Reply, Error> {
     let mut bytes = 0_usize;
     loop {
         let event = running.next().await?;
@@ -121,7 +116,7 @@ async fn collect(
         let last = matches!(event, Event::Done { .. });
         collector.push(event).map_err(|error| running.failed(error))?;
         if last {
-            let body = collector.finish(Some(&nearfield(&running.receipt)));
+            let body = collector.finish(nearfield(&running.receipt).as_deref());
             return body.map(|text| json(StatusCode::OK, text)).map_err(|error| running.failed(error));
         }
     }
@@ -136,13 +131,13 @@ struct Streaming {
 
 /// The reply of a streamed answer. The gateway has waited for the first token, so that an error before it still had a
 /// proper status; after its patience ran out the stream begins with silence.
-fn stream(service: &Service, running: Running, encoder: StreamEncoder) -> Response<Body> {
+fn stream(service: &Service, running: Running, encoder: StreamEncoder) -> Reply {
     let keep_alive = service.limits.keep_alive;
     let streaming = Streaming { running: Some(running), encoder: Some(encoder), keep_alive };
     let frames = futures_util::stream::unfold(streaming, |mut streaming| async move {
-        streaming.frames().await.map(|frames| (Ok::<_, Infallible>(frames), streaming))
+        streaming.frames().await.map(|frames| (frames, streaming))
     });
-    let mut response = Response::new(Body::from_stream(frames));
+    let mut response = Response::new(ReplyBody::Pieces(Box::pin(frames)));
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream; charset=utf-8"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
@@ -174,7 +169,7 @@ impl Streaming {
 
     fn end(&mut self, out: &mut Vec<u8>) {
         let (Some(running), Some(encoder)) = (self.running.take(), self.encoder.take()) else { return };
-        if let Err(error) = encoder.finish(Some(&nearfield(&running.receipt)), out) {
+        if let Err(error) = encoder.finish(nearfield(&running.receipt).as_deref(), out) {
             let error = running.failed(error);
             nearfield_api::sse::write_event(out, None, &nearfield_api::openai::error_body(&error));
         }
@@ -189,6 +184,6 @@ impl Streaming {
 }
 
 /// The `nearfield` field of a reply: the receipt, once the answer is complete.
-fn nearfield(receipt: &Receipt) -> Value {
-    serde_json::to_value(receipt.fields()).unwrap_or_default()
+fn nearfield(receipt: &Receipt) -> Option<Box<RawValue>> {
+    to_raw_value(&receipt.fields()).ok()
 }

@@ -1,15 +1,17 @@
 //! Reads a request's body within its limits.
 
-use axum::body::Body;
-use axum::http::header::{self, HeaderMap, HeaderValue};
-use axum::http::{Response, StatusCode};
-use futures_util::StreamExt as _;
+use std::future::poll_fn;
+use std::pin::Pin;
+
+use hyper::StatusCode;
+use hyper::body::{Body as _, Incoming};
+use hyper::header::{self, HeaderMap, HeaderValue};
 use nearfield_api::{Error, ErrorKind};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
 
 use super::reply::{error_response, error_with_status};
-use super::{Service, Shared};
+use super::{Reply, Service, Shared};
 
 /// A body, and the room that it takes of what all bodies together may.
 #[derive(Debug)]
@@ -22,8 +24,8 @@ pub(super) struct ReadBody {
 pub(super) async fn read_body(
     service: &Service,
     headers: &HeaderMap,
-    body: Body,
-) -> Result<ReadBody, Response<Body>> {
+    body: Incoming,
+) -> Result<ReadBody, Reply> {
     if let Some(reply) = refused_by_headers(service, headers) {
         return Err(reply);
     }
@@ -37,7 +39,7 @@ pub(super) async fn read_body(
 }
 
 /// The reply to a body that need not be read.
-fn refused_by_headers(service: &Shared, headers: &HeaderMap) -> Option<Response<Body>> {
+fn refused_by_headers(service: &Shared, headers: &HeaderMap) -> Option<Reply> {
     if let Some(encoding) = headers.get(header::CONTENT_ENCODING)
         && !encoding.as_bytes().eq_ignore_ascii_case(b"identity")
     {
@@ -52,14 +54,14 @@ fn refused_by_headers(service: &Shared, headers: &HeaderMap) -> Option<Response<
         .then(|| too_large(service))
 }
 
-async fn collect(service: &Shared, body: Body) -> Result<ReadBody, Response<Body>> {
+async fn collect(service: &Shared, mut body: Incoming) -> Result<ReadBody, Reply> {
     let mut read = ReadBody { bytes: Vec::new(), room: None };
-    let mut stream = body.into_data_stream();
-    while let Some(piece) = stream.next().await {
-        let piece = piece.map_err(|_| {
+    while let Some(frame) = poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await {
+        let frame = frame.map_err(|_| {
             let message = "the request's body was cut or is malformed";
             closing(error_response(&Error::new(ErrorKind::InvalidRequest, message)))
         })?;
+        let Ok(piece) = frame.into_data() else { continue };
         if read.bytes.len().saturating_add(piece.len()) > service.limits.requests.json.bytes {
             return Err(too_large(service));
         }
@@ -79,7 +81,7 @@ async fn collect(service: &Shared, body: Body) -> Result<ReadBody, Response<Body
     Ok(read)
 }
 
-fn too_large(service: &Shared) -> Response<Body> {
+fn too_large(service: &Shared) -> Reply {
     let limit = service.limits.requests.json.bytes;
     let message = format!("the request's body is larger than {limit} bytes, which is the most");
     let error = Error::new(ErrorKind::InvalidRequest, message).with_code("request_too_large");
@@ -87,7 +89,7 @@ fn too_large(service: &Shared) -> Response<Body> {
 }
 
 /// Ends an HTTP/1 connection after the reply: the rest of the body is not read.
-fn closing(mut response: Response<Body>) -> Response<Body> {
+fn closing(mut response: Reply) -> Reply {
     response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     response
 }

@@ -8,12 +8,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use axum::Router;
-use axum::body::Body;
-use axum::http::header::{self, HeaderValue};
-use axum::http::{Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
+use hyper::header::{self, HeaderValue};
 use hyper::service::service_fn;
+use hyper::{Request, Response, StatusCode, Version};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use nearfield_api::{Error, ErrorKind};
@@ -21,13 +19,14 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_rustls::TlsAcceptor;
-use tower::ServiceExt as _;
 
 use super::activity::{Activity, HoldingBody};
 use super::framing::{HeadProblem, HeadWatch, Verdict};
 use super::io::WatchedStream;
+use super::record::{RecordedBody, unrecorded};
 use super::reply::error_response;
-use super::{Peer, Shutdown};
+use super::routes::handle;
+use super::{Reply, Service, Shutdown};
 use crate::limits::Limits;
 
 /// The smallest buffer that the HTTP library accepts.
@@ -39,7 +38,7 @@ const PING: Duration = Duration::from_secs(20);
 
 /// What all connections share.
 pub(super) struct ConnectionContext {
-    pub(super) router: Router,
+    pub(super) service: Service,
     pub(super) limits: Limits,
     pub(super) tls: Option<TlsAcceptor>,
     pub(super) shutdown: Shutdown,
@@ -76,12 +75,13 @@ where
     let service = service_fn(|request: Request<Incoming>| {
         let number = heads.fetch_add(1, Ordering::Relaxed);
         let refusal = if request.version() < Version::HTTP_2 { verdict.refusal(number) } else { None };
-        let router = context.router.clone();
+        let service = Arc::clone(&context.service);
         let busy = activity.enter();
-        async move {
-            let response = answer(request, local, refusal, router).await;
+        // Boxed, so that a connection that asks nothing takes no room for it.
+        Box::pin(async move {
+            let response = answer(request, local, refusal, service).await;
             Ok::<_, Infallible>(response.map(|body| HoldingBody::new(body, busy, |_| {})))
-        }
+        })
     });
     let builder = builder(limits, &context.shutdown);
     let mut connection = pin!(builder.serve_connection(io, service));
@@ -141,19 +141,14 @@ async fn answer(
     request: Request<Incoming>,
     local: SocketAddr,
     refusal: Option<HeadProblem>,
-    router: Router,
-) -> Response<Body> {
+    service: Service,
+) -> Response<RecordedBody> {
     let chunked =
         request.version() < Version::HTTP_2 && request.headers().contains_key(header::TRANSFER_ENCODING);
     let mut response = if let Some(problem) = refusal {
-        refuse(problem)
+        unrecorded(refuse(problem))
     } else {
-        let mut request = request.map(Body::new);
-        request.extensions_mut().insert(Peer { local });
-        match router.oneshot(request).await {
-            Ok(response) => response,
-            Err(never) => match never {},
-        }
+        handle(&service, local, request).await
     };
     // After chunks the watch of the bytes has lost the thread, and after a doubtful request nothing is certain.
     if chunked || refusal.is_some() {
@@ -162,7 +157,7 @@ async fn answer(
     response
 }
 
-fn refuse(problem: HeadProblem) -> Response<Body> {
+fn refuse(problem: HeadProblem) -> Reply {
     let (status, message) = match problem {
         HeadProblem::Lengths => (
             StatusCode::BAD_REQUEST,

@@ -2,57 +2,52 @@
 
 use std::net::IpAddr;
 
-use axum::extract::{Request, State};
-use axum::http::header::{self, HeaderMap, HeaderName, HeaderValue};
-use axum::http::uri::Authority;
-use axum::http::{Method, StatusCode, Version};
-use axum::middleware::Next;
-use axum::response::{IntoResponse as _, Response};
+use http::uri::Authority;
+use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
+use hyper::{Method, Request, Response, StatusCode, Version};
 use nearfield_api::{Error, ErrorKind};
 
 use super::options::{is_loopback, normal_host};
 use super::reply::error_response;
-use super::{Peer, Service};
-
-/// The id of the key that a request came with.
-#[derive(Clone, Debug)]
-pub(super) struct KeyId(pub(super) String);
+use super::reply_body::ReplyBody;
+use super::{Reply, Service};
+use crate::keys::KnownKey;
 
 /// Headers of ours that a web page may read.
 const EXPOSED: HeaderValue = HeaderValue::from_static(
     "x-request-id, x-nearfield-backend, x-nearfield-locality, x-nearfield-reason, retry-after",
 );
 
-/// Refuses requests that were sent to a name that is not ours. A web page can make a browser call this server under
-/// the page's own host name (DNS rebinding); the name in the request then gives it away.
-pub(super) async fn check_host(State(service): State<Service>, request: Request, next: Next) -> Response {
-    let peer = request.extensions().get::<Peer>().map(|peer| peer.local.ip());
+/// Refuses requests that were sent to a name that is not ours; `None` lets one pass. A web page can make a browser call this
+/// server under the page's own host name (DNS rebinding); the name in the request then gives it away. `local` is the
+/// address that the request came in by.
+pub(super) fn refuse_host<B>(service: &Service, local: IpAddr, request: &Request<B>) -> Option<Reply> {
     let limits = &service.limits;
     if request.headers().len() > limits.headers {
         let message = format!("the request has more than {} headers", limits.headers);
         let mut response = error_response(&Error::new(ErrorKind::InvalidRequest, message));
         *response.status_mut() = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
-        return response;
+        return Some(response);
     }
-    match sent_to(&request) {
-        Some(host) if is_ours(&host, peer, &service.allowed_hosts) => next.run(request).await,
+    match sent_to(request) {
+        Some(host) if is_ours(&host, local, &service.allowed_hosts) => None,
         Some(_) => {
             let message = "this server does not answer to the host name of the request; call it by a loopback or \
                            its own address, or allow the name in its configuration (allowed hosts)";
             let error = Error::new(ErrorKind::PermissionDenied, message).with_code("host_not_allowed");
             let mut response = error_response(&error);
             *response.status_mut() = StatusCode::MISDIRECTED_REQUEST;
-            response
+            Some(response)
         }
         None => {
             let message = "the request must name its host once, in the Host header";
-            error_response(&Error::new(ErrorKind::InvalidRequest, message))
+            Some(error_response(&Error::new(ErrorKind::InvalidRequest, message)))
         }
     }
 }
 
 /// The one host that the request names, in normal form.
-fn sent_to(request: &Request) -> Option<String> {
+fn sent_to<B>(request: &Request<B>) -> Option<String> {
     let mut headers = request.headers().get_all(header::HOST).iter();
     let header = match (headers.next(), headers.next()) {
         (Some(value), None) => Some(value.to_str().ok()?.parse::<Authority>().ok()?),
@@ -73,43 +68,63 @@ fn sent_to(request: &Request) -> Option<String> {
     .map(|authority| normal_host(authority.host()))
 }
 
-fn is_ours(host: &str, local: Option<IpAddr>, allowed: &[String]) -> bool {
+fn is_ours(host: &str, local: IpAddr, allowed: &[String]) -> bool {
     if host == "localhost" || allowed.iter().any(|name| name == host) {
         return true;
     }
     // An address cannot be rebound, so the one that the connection came in by is as good as loopback.
-    host.parse::<IpAddr>().is_ok_and(|address| {
-        is_loopback(address) || local.is_some_and(|local| local.to_canonical() == address.to_canonical())
-    })
+    host.parse::<IpAddr>()
+        .is_ok_and(|address| is_loopback(address) || local.to_canonical() == address.to_canonical())
 }
 
-/// Lets web pages of the listed origins call the server. Without a list, and for all others, no header is added, and
-/// browsers refuse on their own.
-pub(super) async fn cross_origin(State(service): State<Service>, request: Request, next: Next) -> Response {
-    if service.cors_origins.is_empty() {
-        return next.run(request).await;
+/// What a web page may do: pages of the listed origins may call the server. Without a list, and for all others, no header
+/// is added, and browsers refuse on their own.
+pub(super) enum CrossOrigin {
+    /// No page may.
+    Off,
+    /// The request comes from no listed origin.
+    Other,
+    /// It comes from this one.
+    Listed(HeaderValue),
+}
+
+impl CrossOrigin {
+    pub(super) fn of(service: &Service, headers: &HeaderMap) -> Self {
+        if service.cors_origins.is_empty() {
+            return Self::Off;
+        }
+        let origin = headers.get(header::ORIGIN).filter(|origin| {
+            let listed =
+                |text: &str| service.cors_origins.iter().any(|known| known.eq_ignore_ascii_case(text));
+            origin.to_str().is_ok_and(listed)
+        });
+        origin.cloned().map_or(Self::Other, Self::Listed)
     }
-    let origin = request.headers().get(header::ORIGIN).filter(|origin| {
-        let listed = |text: &str| service.cors_origins.iter().any(|known| known.eq_ignore_ascii_case(text));
-        origin.to_str().is_ok_and(listed)
-    });
-    let Some(origin) = origin.cloned() else {
-        let mut response = next.run(request).await;
-        response.headers_mut().append(header::VARY, HeaderValue::from_static("origin"));
-        return response;
-    };
-    let preflight = request.method() == Method::OPTIONS
-        && request.headers().contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
-    let mut response = if preflight { preflight_reply(request.headers()) } else { next.run(request).await };
-    let headers = response.headers_mut();
-    headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
-    headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, EXPOSED);
-    headers.append(header::VARY, HeaderValue::from_static("origin"));
-    response
+
+    /// The reply to a browser that asks first, without a key, whether it may.
+    pub(super) fn preflight<B>(&self, request: &Request<B>) -> Option<Reply> {
+        let asks = matches!(self, Self::Listed(_))
+            && request.method() == Method::OPTIONS
+            && request.headers().contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
+        asks.then(|| preflight_reply(request.headers()))
+    }
+
+    /// Says in a reply who may read it.
+    pub(super) fn put(self, reply: &mut Reply) {
+        let headers = reply.headers_mut();
+        if let Self::Listed(origin) = &self {
+            headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
+            headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, EXPOSED);
+        }
+        if !matches!(self, Self::Off) {
+            headers.append(header::VARY, HeaderValue::from_static("origin"));
+        }
+    }
 }
 
-fn preflight_reply(asked: &HeaderMap) -> Response {
-    let mut response = StatusCode::NO_CONTENT.into_response();
+fn preflight_reply(asked: &HeaderMap) -> Reply {
+    let mut response = Response::new(ReplyBody::EMPTY);
+    *response.status_mut() = StatusCode::NO_CONTENT;
     let headers = response.headers_mut();
     headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET, POST"));
     // The origin is trusted by configuration; which headers its client library sends is its own matter.
@@ -124,29 +139,23 @@ fn preflight_reply(asked: &HeaderMap) -> Response {
     response
 }
 
-/// Lets only requests with a good key pass.
-pub(super) async fn authenticate(
-    State(service): State<Service>,
-    mut request: Request,
-    next: Next,
-) -> Response {
-    let Some(presented) = bearer(request.headers()) else {
-        let message = "no API key: send it as `Authorization: Bearer KEY`";
-        return error_response(&Error::new(ErrorKind::Authentication, message).with_code("invalid_api_key"));
-    };
+/// The good key that a request came with.
+///
+/// # Errors
+/// It came with none, or whether its key is good cannot be told.
+pub(super) fn authenticate(service: &Service, headers: &HeaderMap) -> Result<KnownKey, Error> {
+    let refused = |message: &str| Error::new(ErrorKind::Authentication, message).with_code("invalid_api_key");
+    let presented =
+        bearer(headers).ok_or_else(|| refused("no API key: send it as `Authorization: Bearer KEY`"))?;
     match service.keys.check(presented) {
-        Ok(Some(id)) => {
-            request.extensions_mut().insert(KeyId(id));
-            next.run(request).await
-        }
+        Ok(Some(key)) => Ok(key),
         Ok(None) => {
-            let message = "this API key is not known or was revoked; `nearfield keys add` makes a new one";
-            error_response(&Error::new(ErrorKind::Authentication, message).with_code("invalid_api_key"))
+            Err(refused("this API key is not known or was revoked; `nearfield keys add` makes a new one"))
         }
         Err(error) => {
             tracing::error!(%error, "the keys cannot be read, so no request is let in");
             let message = "the server cannot read its keys; see its log";
-            error_response(&Error::new(ErrorKind::Internal, message))
+            Err(Error::new(ErrorKind::Internal, message))
         }
     }
 }
@@ -161,8 +170,6 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
 
 #[cfg(test)]
 mod tests {
-    use axum::body::Body;
-
     use super::*;
 
     fn named(uri: &str, hosts: &[&str], version: Version) -> Option<String> {
@@ -170,7 +177,7 @@ mod tests {
         for host in hosts {
             request = request.header(header::HOST, *host);
         }
-        sent_to(&request.body(Body::empty()).unwrap())
+        sent_to(&request.body(()).unwrap())
     }
 
     #[test]
@@ -191,7 +198,7 @@ mod tests {
 
     #[test]
     fn ours_is_loopback_the_own_address_and_what_is_allowed() {
-        let local = Some("192.0.2.7".parse().unwrap());
+        let local = "192.0.2.7".parse().unwrap();
         let allowed = ["box.example".to_owned()];
         for host in
             ["localhost", "127.0.0.1", "127.9.9.9", "::1", "192.0.2.7", "::ffff:192.0.2.7", "box.example"]

@@ -11,11 +11,11 @@ mod options;
 mod progress;
 mod record;
 mod reply;
+mod reply_body;
 mod routes;
 mod server;
 mod shutdown;
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use tokio::sync::Semaphore;
@@ -25,16 +25,16 @@ use crate::keys::Authenticator;
 use crate::limits::Limits;
 use crate::metrics::Metrics;
 use activity::Pulse;
+use reply_body::ReplyBody;
 
 pub use options::{DEFAULT_PORT, ServeError, ServerOptions};
 pub use server::{Server, serve};
 pub use shutdown::Shutdown;
 
-/// The two ends of a request's connection.
-#[derive(Clone, Copy, Debug)]
-struct Peer {
-    local: SocketAddr,
-}
+/// A request whose body is still to be read.
+type HttpRequest = hyper::Request<hyper::body::Incoming>;
+/// A reply that may still be added to.
+type Reply = hyper::Response<ReplyBody>;
 
 /// What routes and checks share.
 type Service = Arc<Shared>;

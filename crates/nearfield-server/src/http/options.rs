@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use axum::http::uri::Authority;
+use http::uri::Authority;
 
 use crate::limits::Limits;
 use crate::tls::{TlsError, TlsFiles};

@@ -3,17 +3,14 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use axum::body::Body;
-use axum::extract::{MatchedPath, Request, State};
-use axum::http::StatusCode;
-use axum::middleware::Next;
-use axum::response::Response;
+use hyper::{Response, StatusCode};
 use nearfield_api::{ErrorKind, Usage};
 use tokio::time::Instant;
 
-use super::Service;
 use super::activity::HoldingBody;
 use super::reply::{REQUEST_ID, header_text};
+use super::reply_body::ReplyBody;
+use super::{Reply, Service};
 use crate::metrics::Metrics;
 
 /// What is known of a request so far. Never its content.
@@ -26,6 +23,7 @@ pub(super) struct Record {
 
 #[derive(Default)]
 struct Facts {
+    /// Empty until something asks for it.
     id: String,
     key: String,
     backend: String,
@@ -79,7 +77,8 @@ impl Record {
 
     /// Writes the line and counts.
     fn close(&self) {
-        let facts = std::mem::take(&mut *self.facts());
+        let mut facts = std::mem::take(&mut *self.facts());
+        facts.name();
         let whole = match facts.status {
             Some(status) if status.is_client_error() => "rejected",
             Some(status) if status.is_server_error() => "internal",
@@ -105,8 +104,55 @@ impl Record {
     }
 }
 
-/// Closes the record when the last holder of the request lets go.
-struct Open(Arc<Record>);
+impl Facts {
+    /// Makes sure that there is an id: a request without a row has one of its own.
+    fn name(&mut self) -> &str {
+        if self.id.is_empty() {
+            self.id = uuid::Uuid::now_v7().to_string();
+        }
+        &self.id
+    }
+}
+
+/// A reply's body that closes the request's record, if it has one, when it was taken or dropped.
+pub(super) type RecordedBody = HoldingBody<ReplyBody, Option<Open>>;
+
+/// Closes the record when it is dropped, whatever became of the request.
+pub(super) struct Open(Arc<Record>);
+
+impl Open {
+    /// Opens a record of a request for a route, which must be one of a closed set.
+    pub(super) fn new(service: &Service, route: &'static str) -> Self {
+        Self(Arc::new(Record {
+            route,
+            started: Instant::now(),
+            metrics: Arc::clone(&service.metrics),
+            facts: Mutex::default(),
+        }))
+    }
+
+    pub(super) fn record(&self) -> &Arc<Record> {
+        &self.0
+    }
+
+    /// Notes the reply's status, gives it the request's id, and stays open until its body was taken.
+    pub(super) fn reply(self, mut reply: Reply) -> Response<RecordedBody> {
+        {
+            let mut facts = self.0.facts();
+            facts.status = Some(reply.status());
+            if let Some(kind) = reply.extensions().get::<ErrorKind>() {
+                facts.outcome = Some(kind.as_str());
+            }
+            reply.headers_mut().insert(REQUEST_ID, header_text(facts.name()));
+        }
+        let complete = |open: &Option<Self>| {
+            if let Some(open) = open {
+                open.0.facts().complete = true;
+            }
+        };
+        reply.map(|body| HoldingBody::new(body, Some(self), complete))
+    }
+}
 
 impl Drop for Open {
     fn drop(&mut self) {
@@ -114,35 +160,7 @@ impl Drop for Open {
     }
 }
 
-/// Opens a record for every request, and closes it when the reply's body was taken, or dropped.
-pub(super) async fn observe(State(service): State<Service>, mut request: Request, next: Next) -> Response {
-    let route = request.extensions().get::<MatchedPath>().map_or("other", |path| known_route(path.as_str()));
-    let id = uuid::Uuid::now_v7().to_string();
-    let record = Arc::new(Record {
-        route,
-        started: Instant::now(),
-        metrics: Arc::clone(&service.metrics),
-        facts: Mutex::new(Facts { id, ..Facts::default() }),
-    });
-    let open = Open(Arc::clone(&record));
-    request.extensions_mut().insert(Arc::clone(&record));
-    let mut response = next.run(request).await;
-    let id = {
-        let mut facts = record.facts();
-        facts.status = Some(response.status());
-        if let Some(kind) = response.extensions().get::<ErrorKind>() {
-            facts.outcome = Some(kind.as_str());
-        }
-        facts.id.clone()
-    };
-    response.headers_mut().insert(REQUEST_ID, header_text(&id));
-    response.map(|body| Body::new(HoldingBody::new(body, open, |open| open.0.facts().complete = true)))
-}
-
-/// The routes as labels: a closed set.
-fn known_route(path: &str) -> &'static str {
-    ["/v1/chat/completions", "/v1/completions", "/v1/models", "/v1/models/{*id}", "/health", "/metrics"]
-        .into_iter()
-        .find(|known| *known == path)
-        .unwrap_or("other")
+/// The reply to what is no request at all.
+pub(super) fn unrecorded(reply: Reply) -> Response<RecordedBody> {
+    reply.map(|body| HoldingBody::new(body, None, |_| {}))
 }

@@ -2,25 +2,28 @@
 
 use std::time::Duration;
 
-use axum::body::Body;
-use axum::http::header::{self, HeaderName, HeaderValue};
-use axum::http::{Response, StatusCode};
+use bytes::Bytes;
+use hyper::header::{self, HeaderName, HeaderValue};
+use hyper::{Response, StatusCode};
 use nearfield_api::openai::error_body;
 use nearfield_api::{Error, ErrorKind};
+
+use super::Reply;
+use super::reply_body::ReplyBody;
 
 /// The name of the header that carries a request's id.
 pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// A reply of JSON text.
-pub(super) fn json(status: StatusCode, text: String) -> Response<Body> {
-    let mut response = Response::new(Body::from(text));
+pub(super) fn json(status: StatusCode, text: String) -> Reply {
+    let mut response = Response::new(ReplyBody::Whole(Bytes::from(text)));
     *response.status_mut() = status;
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
 }
 
 /// The reply that says what went wrong. The error's kind travels along as an extension, for log and metrics.
-pub(super) fn error_response(error: &Error) -> Response<Body> {
+pub(super) fn error_response(error: &Error) -> Reply {
     let status = StatusCode::from_u16(error.kind.http_status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let mut response = json(status, error_body(error));
     let headers = response.headers_mut();
@@ -35,7 +38,7 @@ pub(super) fn error_response(error: &Error) -> Response<Body> {
 }
 
 /// The same with a status that is finer than the error's kind.
-pub(super) fn error_with_status(status: StatusCode, error: &Error) -> Response<Body> {
+pub(super) fn error_with_status(status: StatusCode, error: &Error) -> Reply {
     let mut response = error_response(error);
     *response.status_mut() = status;
     response

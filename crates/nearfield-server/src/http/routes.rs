@@ -1,28 +1,29 @@
-//! The routes.
+//! From a request to its reply: the checks that every request passes, then its route.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
-use axum::body::Body;
-use axum::extract::{Extension, Path, Request as HttpRequest, State};
-use axum::http::header::{self, HeaderMap, HeaderValue};
-use axum::http::{Response, StatusCode};
-use axum::middleware::from_fn_with_state;
-use axum::routing::{get, post};
-use axum::{Router, http::Method};
+use bytes::Bytes;
+use hyper::body::{Body as _, Incoming};
+use hyper::header::{self, HeaderMap, HeaderValue};
+use hyper::{Method, Response, StatusCode};
 use nearfield_api::openai::{
     Limits, StreamOptions, model_body, models_body, parse_chat_request, parse_completions_request,
 };
 use nearfield_api::{Error, ErrorKind, Request};
 use nearfield_privacy::DataClass;
 use nearfield_router::rules::Claim;
+use percent_encoding::percent_decode_str;
 
-use super::Service;
 use super::answer::generate;
 use super::body::{ReadBody, read_body};
-use super::guard::{KeyId, authenticate, check_host, cross_origin};
-use super::record::{Record, observe};
+use super::guard::{CrossOrigin, authenticate, refuse_host};
+use super::record::{Open, Record, RecordedBody};
 use super::reply::{error_response, error_with_status, json};
+use super::reply_body::ReplyBody;
+use super::{HttpRequest, Reply, Service};
 use crate::gateway::Caller;
+use crate::keys::KnownKey;
 
 /// Bodies longer than this are parsed beside the threads that serve others.
 const LARGE_BODY: usize = 64 << 10;
@@ -30,57 +31,135 @@ const LARGE_BODY: usize = 64 << 10;
 /// A wire dialect's reader of request bodies.
 type Parse = fn(&[u8], &Limits) -> Result<(Request, StreamOptions), Error>;
 
-/// All routes behind their checks.
-pub(super) fn router(service: Service) -> Router {
-    let guarded = Router::new()
-        .route("/v1/chat/completions", post(chat_completions))
-        .route("/v1/completions", post(completions))
-        .route("/v1/models", get(models))
-        .route("/v1/models/{*id}", get(model))
-        .route("/metrics", get(metrics))
-        .method_not_allowed_fallback(method_not_allowed)
-        .fallback(not_found)
-        .layer(from_fn_with_state(Arc::clone(&service), authenticate));
-    let open = Router::new().route("/health", get(health)).method_not_allowed_fallback(method_not_allowed);
-    open.merge(guarded)
-        .layer(from_fn_with_state(Arc::clone(&service), cross_origin))
-        .layer(from_fn_with_state(Arc::clone(&service), check_host))
-        .layer(from_fn_with_state(Arc::clone(&service), observe))
-        .with_state(service)
+/// What a path leads to.
+enum Route<'a> {
+    ChatCompletions,
+    Completions,
+    Models,
+    /// One model, by its name as the path has it.
+    Model(&'a str),
+    Health,
+    Metrics,
+    Unknown,
 }
 
-async fn chat_completions(
-    State(service): State<Service>,
-    Extension(key): Extension<KeyId>,
-    Extension(record): Extension<Arc<Record>>,
-    request: HttpRequest,
-) -> Response<Body> {
-    answer(&service, key, &record, request, parse_chat_request).await
+impl<'a> Route<'a> {
+    fn of(path: &'a str) -> Self {
+        match path {
+            "/v1/chat/completions" => Self::ChatCompletions,
+            "/v1/completions" => Self::Completions,
+            "/v1/models" => Self::Models,
+            "/health" => Self::Health,
+            "/metrics" => Self::Metrics,
+            _ => match path.strip_prefix("/v1/models/") {
+                Some(id) if !id.is_empty() => Self::Model(id),
+                _ => Self::Unknown,
+            },
+        }
+    }
+
+    /// Its name in log and metrics: of a closed set.
+    const fn label(&self) -> &'static str {
+        match self {
+            Self::ChatCompletions => "/v1/chat/completions",
+            Self::Completions => "/v1/completions",
+            Self::Models => "/v1/models",
+            Self::Model(_) => "/v1/models/{*id}",
+            Self::Health => "/health",
+            Self::Metrics => "/metrics",
+            Self::Unknown => "other",
+        }
+    }
+
+    /// The methods that it takes, as the `Allow` header names them.
+    const fn methods(&self) -> &'static str {
+        match self {
+            Self::ChatCompletions | Self::Completions => "POST",
+            _ => "GET,HEAD",
+        }
+    }
+
+    fn takes(&self, method: &Method) -> bool {
+        matches!(self, Self::Unknown) || self.methods().split(',').any(|name| name == method.as_str())
+    }
 }
 
-async fn completions(
-    State(service): State<Service>,
-    Extension(key): Extension<KeyId>,
-    Extension(record): Extension<Arc<Record>>,
+/// Answers one request, which came in by the address `local`.
+pub(super) async fn handle(
+    service: &Service,
+    local: SocketAddr,
     request: HttpRequest,
-) -> Response<Body> {
-    answer(&service, key, &record, request, parse_completions_request).await
+) -> Response<RecordedBody> {
+    let (parts, body) = request.into_parts();
+    let request = hyper::Request::from_parts(parts, ());
+    let route = Route::of(request.uri().path());
+    let open = Open::new(service, route.label());
+    if let Some(refusal) = refuse_host(service, local.ip(), &request) {
+        return open.reply(refusal);
+    }
+    let origin = CrossOrigin::of(service, request.headers());
+    let mut reply = match origin.preflight(&request) {
+        Some(reply) => reply,
+        None => routed(service, open.record(), &route, &request, body).await,
+    };
+    if request.method() == Method::HEAD {
+        reply = headers_only(reply);
+    }
+    origin.put(&mut reply);
+    open.reply(reply)
+}
+
+async fn routed(
+    service: &Service,
+    record: &Arc<Record>,
+    route: &Route<'_>,
+    request: &hyper::Request<()>,
+    body: Incoming,
+) -> Reply {
+    let headers = request.headers();
+    if matches!(route, Route::Health) {
+        return if route.takes(request.method()) { health(service) } else { not_allowed(request, route) };
+    }
+    let key = match authenticate(service, headers) {
+        Ok(key) => key,
+        Err(error) => return error_response(&error),
+    };
+    if !route.takes(request.method()) {
+        return not_allowed(request, route);
+    }
+    match route {
+        Route::ChatCompletions => answer(service, record, key, headers, body, parse_chat_request).await,
+        Route::Completions => answer(service, record, key, headers, body, parse_completions_request).await,
+        Route::Models => models(service).await,
+        Route::Model(id) => model(service, id).await,
+        Route::Metrics => metrics(service),
+        Route::Health | Route::Unknown => not_found(),
+    }
+}
+
+/// The same reply without its body.
+fn headers_only(mut reply: Reply) -> Reply {
+    if let Some(length) = reply.body().size_hint().exact() {
+        reply.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+    }
+    *reply.body_mut() = ReplyBody::EMPTY;
+    reply
 }
 
 async fn answer(
     service: &Service,
-    key: KeyId,
     record: &Arc<Record>,
-    request: HttpRequest,
+    key: KnownKey,
+    headers: &HeaderMap,
+    body: Incoming,
     parse: Parse,
-) -> Response<Body> {
-    record.key(&key.0);
-    let (parts, body) = request.into_parts();
-    let body = match read_body(service, &parts.headers, body).await {
+) -> Reply {
+    record.key(&key.id);
+    let body = match read_body(service, headers, body).await {
         Ok(body) => body,
         Err(reply) => return reply,
     };
-    let caller = match caller(service, key, &parts.headers) {
+    let caller = match caller(key, headers) {
         Ok(caller) => caller,
         Err(error) => return error_response(&error),
     };
@@ -92,7 +171,7 @@ async fn answer(
 
 /// Who asks, and what its headers say of the request. They may raise its class or narrow its candidates; what they cannot
 /// mean is an error, since a claim that is overlooked would let something leave.
-fn caller(service: &Service, key: KeyId, headers: &HeaderMap) -> Result<Caller, Error> {
+fn caller(key: KnownKey, headers: &HeaderMap) -> Result<Caller, Error> {
     let text = |name: &'static str| -> Result<Option<&str>, Error> {
         let mut values = headers.get_all(name).iter();
         let (value, None) = (values.next(), values.next()) else {
@@ -120,8 +199,7 @@ fn caller(service: &Service, key: KeyId, headers: &HeaderMap) -> Result<Caller, 
         }
     };
     let claim = Claim { class, backends: text("x-nearfield-backends")?.map(names), local_only };
-    let key_name = service.keys.name_of(&key.0);
-    Ok(Caller { key_id: key.0, key_name, claim })
+    Ok(Caller { key_id: key.id, key_name: key.name, claim })
 }
 
 async fn parsed(body: ReadBody, limits: Limits, parse: Parse) -> Result<(Request, StreamOptions), Error> {
@@ -133,14 +211,15 @@ async fn parsed(body: ReadBody, limits: Limits, parse: Parse) -> Result<(Request
         .unwrap_or_else(|_| Err(Error::new(ErrorKind::Internal, "the request's body could not be parsed")))
 }
 
-async fn models(State(service): State<Service>) -> Response<Body> {
+async fn models(service: &Service) -> Reply {
     match service.gateway.models().await {
         Ok(models) => json(StatusCode::OK, models_body(&models)),
         Err(error) => error_response(&error),
     }
 }
 
-async fn model(State(service): State<Service>, Path(id): Path<String>) -> Response<Body> {
+async fn model(service: &Service, id: &str) -> Reply {
+    let id = percent_decode_str(id).decode_utf8_lossy();
     let models = match service.gateway.models().await {
         Ok(models) => models,
         Err(error) => return error_response(&error),
@@ -154,7 +233,7 @@ async fn model(State(service): State<Service>, Path(id): Path<String>) -> Respon
 }
 
 /// Open to all, so it says nothing but whether answers move.
-async fn health(State(service): State<Service>) -> Response<Body> {
+fn health(service: &Service) -> Reply {
     let healthy = service.pulse.healthy() && !service.shutdown.is_draining();
     let (status, word) =
         if healthy { (StatusCode::OK, "ok") } else { (StatusCode::SERVICE_UNAVAILABLE, "not ok") };
@@ -163,7 +242,7 @@ async fn health(State(service): State<Service>) -> Response<Body> {
     response
 }
 
-async fn metrics(State(service): State<Service>) -> Response<Body> {
+fn metrics(service: &Service) -> Reply {
     if let Some(failures) = service.gateway.rule_failures() {
         service.metrics.rule_failures(failures);
     }
@@ -176,19 +255,21 @@ async fn metrics(State(service): State<Service>) -> Response<Body> {
     for (backend, position, state) in service.gateway.endpoints() {
         service.metrics.endpoint(&backend, position, state);
     }
-    let mut response = Response::new(Body::from(service.metrics.render()));
+    let mut response = Response::new(ReplyBody::Whole(Bytes::from(service.metrics.render())));
     let form = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
     response.headers_mut().insert(header::CONTENT_TYPE, form);
     response
 }
 
-async fn not_found() -> Response<Body> {
+fn not_found() -> Reply {
     let message = "there is no such route; the API's routes are under /v1, as in OpenAI's API";
     error_response(&Error::new(ErrorKind::NotFound, message).with_code("unknown_url"))
 }
 
-async fn method_not_allowed(method: Method) -> Response<Body> {
-    let message = format!("{method} is not allowed on this route");
+fn not_allowed(request: &hyper::Request<()>, route: &Route<'_>) -> Reply {
+    let message = format!("{} is not allowed on this route", request.method());
     let error = Error::new(ErrorKind::InvalidRequest, message).with_code("method_not_allowed");
-    error_with_status(StatusCode::METHOD_NOT_ALLOWED, &error)
+    let mut reply = error_with_status(StatusCode::METHOD_NOT_ALLOWED, &error);
+    reply.headers_mut().insert(header::ALLOW, HeaderValue::from_static(route.methods()));
+    reply
 }

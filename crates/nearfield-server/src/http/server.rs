@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
@@ -13,7 +13,7 @@ use tokio_rustls::TlsAcceptor;
 use super::activity::Pulse;
 use super::connection::{ConnectionContext, refuse_connection, serve_connection};
 use super::options::{allowed_hosts, is_loopback, origins, resolve};
-use super::{ServeError, ServerOptions, Shared, Shutdown, routes};
+use super::{ServeError, ServerOptions, Shared, Shutdown};
 use crate::gateway::Gateway;
 use crate::keys::Authenticator;
 use crate::metrics::Metrics;
@@ -21,6 +21,8 @@ use crate::tls;
 
 /// Connections that are told at one moment that there is no room. More are only closed.
 const REFUSALS: usize = 64;
+/// Connections that may wait to be accepted.
+const QUEUE: u32 = 1024;
 /// Pause after the system could not hand out a connection, such as when file handles run out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// How often metrics are tidied.
@@ -46,7 +48,7 @@ impl Server {
         let cors_origins = origins(&options.cors_origins)?;
         let tls = options.tls.as_ref().map(tls::server_config).transpose()?;
         let address = resolve(&options).await?;
-        let listener = TcpListener::bind(address).await.map_err(|source| match source.kind() {
+        let listener = listen(address).map_err(|source| match source.kind() {
             std::io::ErrorKind::AddrInUse => {
                 ServeError::PortInUse { host: options.host.clone(), port: options.port }
             }
@@ -97,7 +99,7 @@ impl Server {
             refusals: Arc::new(Semaphore::new(REFUSALS)),
             metrics,
             context: Arc::new(ConnectionContext {
-                router: routes::router(shared),
+                service: shared,
                 limits,
                 tls: self.tls.map(TlsAcceptor::from),
                 shutdown,
@@ -107,6 +109,17 @@ impl Server {
         listening.run().await;
         Ok(())
     }
+}
+
+/// Takes the port. What comes while nothing is accepted waits in a queue that a whole office fits into at once: one that
+/// overflows has clients wait a second, or several.
+fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    // A server that starts anew takes its port at once.
+    #[cfg(unix)]
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(QUEUE)
 }
 
 /// Binds and runs in one step.

@@ -32,7 +32,8 @@ fn a_key_passes_until_it_is_revoked_by_another_process() {
     let server = Authenticator::new(KeyStore::open(folder.path()).unwrap(), None).unwrap();
     let command_line = KeyStore::open(folder.path()).unwrap();
     let key = command_line.add("laptop").unwrap();
-    assert_eq!(server.check(&key.plaintext).unwrap(), Some(key.record.id.clone()));
+    let known = KnownKey { id: key.record.id.clone(), name: Some("laptop".to_owned()) };
+    assert_eq!(server.check(&key.plaintext).unwrap(), Some(known));
     assert_eq!(server.check(&format!("{}x", key.plaintext)).unwrap(), None);
     assert_eq!(server.check("").unwrap(), None);
     command_line.revoke("laptop").unwrap();
@@ -75,7 +76,7 @@ fn the_generated_key_is_kept_and_private() {
     assert_eq!(fs::read_to_string(&path).unwrap().trim(), key);
     assert_eq!(second.store.list().unwrap().iter().filter(|record| record.generated).count(), 1);
 
-    let id = second.check(&key).unwrap().unwrap();
+    let id = second.check(&key).unwrap().unwrap().id;
     second.store.revoke(&id).unwrap();
     assert_eq!(second.check(&key).unwrap(), None);
     let third = open();
@@ -91,7 +92,8 @@ fn a_given_key_replaces_the_generated_one() {
     let generated = Authenticator::new(KeyStore::open(folder.path()).unwrap(), None).unwrap();
     let generated = fs::read_to_string(generated.server_key_path().unwrap()).unwrap();
     let server = Authenticator::new(KeyStore::open(folder.path()).unwrap(), Some("from-outside")).unwrap();
-    assert_eq!(server.check("from-outside").unwrap().as_deref(), Some(GIVEN_KEY_ID));
+    let given = KnownKey { id: GIVEN_KEY_ID.to_owned(), name: None };
+    assert_eq!(server.check("from-outside").unwrap(), Some(given));
     assert_eq!(server.check(generated.trim()).unwrap(), None);
     assert!(server.server_key_path().is_none());
     for bad in ["", "a b", "a\n", "ü"] {

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
+use futures_util::future::join_all;
+use nearfield_server::http::{Server, ServerOptions};
 use serde_json::json;
+use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep};
 
 use crate::scripted::{Play, Script, Scripted, delta, hello, started};
@@ -52,6 +55,16 @@ async fn header_count() {
     };
     assert_eq!(ask(9).await, 200);
     assert_eq!(ask(10).await, 431);
+}
+
+#[tokio::test]
+async fn a_crowd_that_comes_at_once_waits_in_the_queue() {
+    let options = ServerOptions { port: 0, ..ServerOptions::default() };
+    // It does not accept yet, so all of them have to wait. Whoever finds no place tries again after a second.
+    let server = Server::bind(options).await.unwrap();
+    let crowd = join_all((0..400).map(|_| TcpStream::connect(server.address())));
+    let came = tokio::time::timeout(Duration::from_millis(900), crowd).await.expect("the queue is too short");
+    assert!(came.iter().all(Result::is_ok));
 }
 
 /// How long the server waits before it ends the connection.

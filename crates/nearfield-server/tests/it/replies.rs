@@ -7,7 +7,7 @@ use nearfield_store::Outcome;
 use serde_json::{Value, json};
 
 use crate::scripted::{Play, Script, Scripted, delta, done, fail, finished, hello, refuse, started, wait};
-use crate::support::{Setup, chat, chat_with};
+use crate::support::{KEY, Setup, chat, chat_with};
 
 #[tokio::test]
 async fn a_whole_chat_reply_says_where_it_came_from() {
@@ -224,6 +224,37 @@ async fn unknown_routes_and_methods_are_errors_in_the_same_form() {
     assert_eq!((reply.status, &reply.error()["code"]), (404, &json!("unknown_url")));
     let reply = server.send("GET", "/v1/chat/completions", "").await;
     assert_eq!((reply.status, &reply.error()["code"]), (405, &json!("method_not_allowed")));
+    assert_eq!(reply.header("allow"), Some("POST"));
+    let reply = server.send("POST", "/v1/models/m", "{}").await;
+    assert_eq!((reply.status, reply.header("allow")), (405, Some("GET,HEAD")));
+}
+
+#[tokio::test]
+async fn a_head_is_what_get_would_say_without_the_body() {
+    let server = Setup::local(Scripted::local([hello()])).start().await;
+    let client = reqwest::Client::new();
+    let url = format!("{}/models", server.base_url);
+    let whole = client.get(&url).bearer_auth(KEY).send().await.unwrap();
+    let head = client.head(&url).bearer_auth(KEY).send().await.unwrap();
+    assert_eq!(
+        (head.status(), head.headers()["content-type"].clone()),
+        (whole.status(), whole.headers()["content-type"].clone())
+    );
+    assert_eq!(head.headers()["content-length"], whole.text().await.unwrap().len().to_string().as_str());
+    assert!(head.text().await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_model_is_found_by_its_name_as_urls_write_it() {
+    let server = Setup::local(Scripted::local([hello()])).start().await;
+    let models = server.send("GET", "/v1/models", "").await;
+    let id = models.json()["data"][0]["id"].as_str().unwrap().to_owned();
+    let encoded: String = id.bytes().map(|byte| format!("%{byte:02X}")).collect();
+    for name in [&id, &encoded] {
+        let reply = server.send("GET", &format!("/v1/models/{name}"), "").await;
+        assert_eq!((reply.status, &reply.json()["id"]), (200, &json!(id)), "{name}");
+    }
+    assert_eq!(server.send("GET", "/v1/models/", "").await.status, 404);
 }
 
 #[tokio::test]
