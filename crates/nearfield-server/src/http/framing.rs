@@ -149,7 +149,10 @@ impl HeadWatch {
 
 /// Whether an empty line is in these bytes: a head cannot end without one.
 fn may_end(bytes: &[u8]) -> bool {
-    bytes.windows(2).any(|pair| pair == b"\n\n") || bytes.windows(3).any(|three| three == b"\n\r\n")
+    memchr::memchr_iter(b'\n', bytes).any(|at| {
+        let next = bytes.get(at + 1..).unwrap_or_default();
+        next.starts_with(b"\n") || next.starts_with(b"\r\n")
+    })
 }
 
 /// How long the body is, when the headers say it in one way only.
