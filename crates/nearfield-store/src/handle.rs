@@ -108,7 +108,7 @@ impl RowHandle {
         let time = Timestamp::now().as_microsecond();
         let admitted =
             Admitted { id: id.clone(), time, key_id, model, reason, policy_hash, retention, reserved };
-        ledger.journal().append(&[Record::Admitted(admitted)])?;
+        ledger.journal().append(vec![Record::Admitted(admitted)])?;
         Ok(Self {
             ledger,
             id,
@@ -152,7 +152,7 @@ impl RowHandle {
     /// The journal cannot be written.
     pub fn attempt_beside(&mut self, start: AttemptStart) -> Result<u32, StoreError> {
         let position = self.attempts;
-        self.ledger.journal().append(&[Record::AttemptStarted(AttemptStarted {
+        self.ledger.journal().append(vec![Record::AttemptStarted(AttemptStarted {
             id: self.id.clone(),
             position,
             backend: start.backend,
@@ -177,7 +177,7 @@ impl RowHandle {
     /// Journals the end of the attempt at a position; one that is not under way is left as it is.
     pub fn end_attempt_at(&mut self, position: u32, end: AttemptEnd) {
         if let Some(record) = self.attempt_ended(position, end) {
-            self.journal_end(&[record]);
+            self.journal_end(vec![record]);
         }
     }
 
@@ -215,7 +215,7 @@ impl RowHandle {
             numerics: end.numerics,
             answered,
         }));
-        self.journal_end(&records);
+        self.journal_end(records);
         if let Some(OnClose(told)) = self.on_close.take() {
             told(self.cost.or((!self.left).then_some(NanoDollars::ZERO)));
         }
@@ -237,7 +237,7 @@ impl RowHandle {
         }))
     }
 
-    fn journal_end(&self, records: &[Record]) {
+    fn journal_end(&self, records: Vec<Record>) {
         if let Err(error) = self.ledger.journal().append_ended(records) {
             tracing::error!(request = self.id, %error, "the end of a request waits to be journalled");
         }

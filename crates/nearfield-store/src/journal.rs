@@ -11,6 +11,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 
 use crate::StoreError;
+use crate::recent::Recent;
 use crate::record::{Record, decode, encode};
 
 /// How much of a journal is read at once.
@@ -43,6 +44,8 @@ struct State {
     backlog: Vec<u8>,
     /// Requests that were admitted and have not ended.
     open: u64,
+    /// What was written last.
+    recent: Recent,
     /// Whether the files are gone.
     removed: bool,
 }
@@ -65,7 +68,15 @@ impl Journal {
     }
 
     fn over(owner: String, path: PathBuf, lock_path: PathBuf, file: File, lock: File) -> Self {
-        let state = State { file, length: 0, torn: false, backlog: Vec::new(), open: 0, removed: false };
+        let state = State {
+            file,
+            length: 0,
+            torn: false,
+            backlog: Vec::new(),
+            open: 0,
+            recent: Recent::default(),
+            removed: false,
+        };
         Self { owner, path, lock_path, state: Mutex::new(state), appended: Notify::new(), _lock: lock }
     }
 
@@ -81,8 +92,8 @@ impl Journal {
 
     /// Writes the records that admit a request or let it go on, in one `write`. When this fails nothing of them stays
     /// in the journal, and what they record must not happen.
-    pub(crate) fn append(&self, records: &[Record]) -> Result<(), StoreError> {
-        let bytes = encode(records)?;
+    pub(crate) fn append(&self, records: Vec<Record>) -> Result<(), StoreError> {
+        let bytes = encode(&records)?;
         let mut state = self.state();
         if state.removed {
             return Err(StoreError::Closed);
@@ -90,6 +101,7 @@ impl Journal {
         state.write_backlog().and_then(|()| state.write(&bytes)).map_err(|source| self.failed(source))?;
         let admitted = records.iter().filter(|record| matches!(record, Record::Admitted(_))).count();
         state.open += admitted as u64;
+        state.remember(bytes.len(), records);
         drop(state);
         self.appended.notify_one();
         Ok(())
@@ -97,13 +109,17 @@ impl Journal {
 
     /// Writes the records of something that has happened already. When that fails they are kept and written as soon
     /// as it is possible again.
-    pub(crate) fn append_ended(&self, records: &[Record]) -> Result<(), StoreError> {
-        let bytes = encode(records)?;
+    pub(crate) fn append_ended(&self, records: Vec<Record>) -> Result<(), StoreError> {
+        let bytes = encode(&records)?;
         let mut state = self.state();
         let ended = records.iter().filter(|record| matches!(record, Record::Ended(_))).count();
         state.open = state.open.saturating_sub(ended as u64);
         state.backlog.extend_from_slice(&bytes);
+        let alone = state.backlog.len() == bytes.len();
         let result = state.write_backlog();
+        if alone && result.is_ok() {
+            state.remember(bytes.len(), records);
+        }
         drop(state);
         self.appended.notify_one();
         result.map_err(|source| self.failed(source))
@@ -113,6 +129,13 @@ impl Journal {
     pub(crate) fn retry(&self) -> bool {
         let mut state = self.state();
         state.write_backlog().is_err()
+    }
+
+    /// The records that stand from an offset on, where they are still in memory, which spares reading the file.
+    pub(crate) fn recent(&self, offset: u64) -> Option<Batch> {
+        let mut state = self.state();
+        let (records, end) = state.recent.take(offset, BATCH)?;
+        Some(Batch { records, last: end == state.length, end, ..Batch::default() })
     }
 
     /// Drops the first `applied` bytes of the file, which the database holds, unless more than a little is behind
@@ -138,6 +161,7 @@ impl Journal {
         };
         state.file = rewrite().map_err(failed("rewrite", &self.path))?;
         state.length = tail_length;
+        state.recent.cut(applied);
         Ok(true)
     }
 
@@ -179,6 +203,12 @@ impl State {
         result
     }
 
+    /// Keeps records that were just written, in so many bytes.
+    fn remember(&mut self, bytes: usize, records: Vec<Record>) {
+        let bytes = bytes as u64;
+        self.recent.push(self.length.saturating_sub(bytes), bytes, records);
+    }
+
     /// Writes all of `bytes` or nothing.
     fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         if self.torn && self.file.set_len(self.length).is_ok() {
@@ -206,6 +236,8 @@ pub(crate) struct Batch {
     pub(crate) torn: u64,
     /// Whether the file ends here.
     pub(crate) last: bool,
+    /// Where it ends.
+    pub(crate) end: u64,
 }
 
 /// Reads a journal from the start, batch by batch.
@@ -229,8 +261,8 @@ impl Reader {
         self.offset
     }
 
-    /// Returns to an earlier [`Reader::offset`].
-    pub(crate) fn return_to(&mut self, offset: u64) {
+    /// Goes to a start of a record.
+    pub(crate) fn go_to(&mut self, offset: u64) {
         self.offset = offset;
     }
 
@@ -259,6 +291,7 @@ impl Reader {
             }
         }
         self.offset += whole as u64;
+        batch.end = self.offset;
         Ok(batch)
     }
 }
@@ -403,8 +436,8 @@ mod tests {
     fn a_torn_last_record_is_told_and_the_rest_is_read() {
         let folder = tempfile::tempdir().unwrap();
         let journal = Journal::create(folder.path()).unwrap();
-        journal.append(&[admitted("a")]).unwrap();
-        journal.append(&[admitted("b")]).unwrap();
+        journal.append(vec![admitted("a")]).unwrap();
+        journal.append(vec![admitted("b")]).unwrap();
         let bytes = fs::read(&journal.path).unwrap();
         for cut in 1..20 {
             fs::write(&journal.path, &bytes[..bytes.len() - cut]).unwrap();
@@ -419,7 +452,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let journal = Journal::create(folder.path()).unwrap();
         for id in ["a", "b", "c"] {
-            journal.append(&[admitted(id)]).unwrap();
+            journal.append(vec![admitted(id)]).unwrap();
         }
         let mut bytes = fs::read(&journal.path).unwrap();
         let middle = bytes.len() / 2;
@@ -442,9 +475,9 @@ mod tests {
         let (owner, path, lock_path) = (good.owner.clone(), good.path.clone(), good.lock_path.clone());
         let journal = Journal::over(owner, path, lock_path, full, lock);
 
-        let error = journal.append(&[admitted("a")]).unwrap_err();
+        let error = journal.append(vec![admitted("a")]).unwrap_err();
         assert!(error.to_string().contains("free disk space"), "{error}");
-        assert!(journal.append_ended(&[ended("b")]).is_err());
+        assert!(journal.append_ended(vec![ended("b")]).is_err());
         assert!(journal.retry(), "still full");
 
         // Space again: the end that was kept comes first.
@@ -453,7 +486,7 @@ mod tests {
             let mut state = journal.state();
             state.file = file;
         }
-        journal.append(&[admitted("c")]).unwrap();
+        journal.append(vec![admitted("c")]).unwrap();
         assert_eq!(read_all(&good).0, [ended("b"), admitted("c")]);
     }
 
@@ -461,12 +494,12 @@ mod tests {
     fn compaction_keeps_what_is_not_applied() {
         let folder = tempfile::tempdir().unwrap();
         let journal = Journal::create(folder.path()).unwrap();
-        journal.append(&[admitted("a")]).unwrap();
+        journal.append(vec![admitted("a")]).unwrap();
         let mut reader = journal.reader().unwrap();
         reader.next_batch().unwrap();
-        journal.append(&[admitted("b")]).unwrap();
+        journal.append(vec![admitted("b")]).unwrap();
         assert!(journal.compact(reader.offset()).unwrap());
-        journal.append(&[admitted("c")]).unwrap();
+        journal.append(vec![admitted("c")]).unwrap();
         assert_eq!(read_all(&journal).0, [admitted("b"), admitted("c")]);
     }
 
@@ -476,7 +509,7 @@ mod tests {
         use std::os::unix::fs::PermissionsExt;
         let folder = tempfile::tempdir().unwrap();
         let journal = Journal::create(folder.path()).unwrap();
-        journal.append(&[admitted("a")]).unwrap();
+        journal.append(vec![admitted("a")]).unwrap();
         journal.compact(0).unwrap();
         for entry in fs::read_dir(folder.path()).unwrap() {
             let mode = entry.unwrap().metadata().unwrap().permissions().mode();

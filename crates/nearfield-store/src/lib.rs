@@ -14,6 +14,7 @@ mod ledger;
 mod money;
 mod prices;
 mod query;
+mod recent;
 mod record;
 mod row;
 mod tariff;

@@ -109,7 +109,11 @@ impl Writer {
         self.read = 0;
         loop {
             let before = self.reader.offset();
-            let batch = self.reader.next_batch()?;
+            let batch = match self.journal.recent(before) {
+                Some(batch) => batch,
+                None => self.reader.next_batch()?,
+            };
+            self.reader.go_to(batch.end);
             if batch.damaged > 0 {
                 tracing::error!(
                     records = batch.damaged,
@@ -145,7 +149,7 @@ impl Writer {
         let applied = carry::apply(&mut self.database, self.journal.owner(), records).await;
         if applied.is_err() {
             self.held = Held::default();
-            self.reader.return_to(from);
+            self.reader.go_to(from);
         }
         applied
     }
