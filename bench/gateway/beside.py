@@ -21,7 +21,7 @@ from serving import BINARY  # noqa: E402
 
 ROOT, HERE = environment.ROOT, Path(__file__).resolve().parent
 TOOLS = ROOT / "target/bench-gateway"
-LOAD = TOOLS / "load"
+LOAD = TOOLS / "release/nearfield-bench-gateway"
 REDACT, PORTKEY, HONO = "0.12.7", "1.15.2", "1.3.3"
 TEXT = "Please summarise the minutes of the meeting on the new bicycle shed and list what was decided. " * 10
 NAMES = ["n", "errors", "seconds", "first50", "first99", "end50", "end99", "way50", "way99", "pieces", "lost"]
@@ -55,7 +55,10 @@ def free_port():
 
 def prepare(wanted):
     TOOLS.mkdir(parents=True, exist_ok=True)
-    subprocess.run(["rustc", "--edition", "2024", "-O", "-o", LOAD, HERE / "load.rs"], check=True)
+    build = ["cargo", "build", "--quiet", "--release", "--locked", "--manifest-path", HERE / "Cargo.toml"]
+    subprocess.run([*build, "--target-dir", TOOLS], check=True)
+    if "nearfield as shipped" in wanted:
+        subprocess.run(["cargo", "build", "--quiet", "--profile", "dist"], cwd=ROOT, check=True)
     if "redact-gateway" in wanted and not (TOOLS / "bin/redact-gateway").exists():
         install = ["cargo", "install", "--quiet", "--locked", "--no-default-features", "--root", TOOLS]
         subprocess.run([*install, f"redact-gateway@{REDACT}"], check=True)
@@ -129,7 +132,8 @@ class Gateway:
         )
         self.quiet |= {"NEARFIELD_API_KEY": key, "MOCK_KEY": "sk-mock"}
         self.headers = {"Authorization": f"Bearer {key}"}
-        base = [BINARY, "--data-dir", folder]
+        binary = ROOT / "target/dist/nearfield" if "shipped" in self.name else BINARY
+        base = [binary, "--data-dir", folder]
         (folder / "policy.toml").write_text(POLICY)
         return [*base, "serve", "--port", self.port, "--config", folder / "nearfield.toml"]
 
@@ -163,7 +167,7 @@ class Gateway:
         return json.dumps({**body, "max_tokens": 200})
 
     def load(self, connections, seconds, kind="whole"):
-        """One run; what `load.rs` prints, and the gateway's CPU time per request in milliseconds."""
+        """One run; what the load generator prints, and the gateway's CPU time per request in milliseconds."""
         headers = "\n".join(f"{name}: {value}" for name, value in self.headers.items())
         command = [LOAD, "load", str(self.port), self.path, str(connections), str(seconds), kind]
         before = self.cpu()
@@ -242,7 +246,8 @@ def soak(mock, folder, minutes):
 
 
 def main():
-    everything = ["direct", "direct again", "nearfield", "nearfield translated", "redact-gateway", "portkey", "litellm"]
+    everything = ["direct", "direct again", "nearfield", "nearfield as shipped", "nearfield translated",
+                  "redact-gateway", "portkey", "litellm"]
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=2.0, help="of each load [default: %(default)s]")

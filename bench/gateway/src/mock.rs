@@ -1,4 +1,4 @@
-//! A provider that thinks for 20 ms. See `load.rs`.
+//! A provider that thinks for 20 ms. See `main.rs`.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
@@ -34,7 +34,7 @@ pub fn run(port: u16) -> io::Result<()> {
     widen(&listener)?;
     listener.set_nonblocking(true)?;
     println!("{}", listener.local_addr()?);
-    let poller = Poller::new()?;
+    let mut poller = Poller::new()?;
     poller.add(&listener, 0)?;
     let mut connections: BTreeMap<usize, Connection> = BTreeMap::new();
     let mut due: BinaryHeap<Reverse<(Instant, usize)>> = BinaryHeap::new();
@@ -48,7 +48,8 @@ pub fn run(port: u16) -> io::Result<()> {
                     stream.set_nodelay(true)?;
                     stream.set_nonblocking(true)?;
                     poller.add(&stream, last)?;
-                    connections.insert(last, Connection { stream, buffer: Vec::new(), body: None, answer: None });
+                    connections
+                        .insert(last, Connection { stream, buffer: Vec::new(), body: None, answer: None });
                 }
             } else if let Some(connection) = connections.get_mut(&name) {
                 match connection.read() {
@@ -159,27 +160,59 @@ fn event(out: &mut Vec<u8>, kind: &str, data: &str) {
 
 fn begin(out: &mut Vec<u8>, messages: bool) {
     if messages {
-        event(out, "message_start", r#"{"type":"message_start","message":{"id":"m1","type":"message","role":"assistant","model":"m","content":[],"stop_reason":null,"stop_sequence":null,"usage":{"input_tokens":20,"output_tokens":1}}}"#);
-        event(out, "content_block_start", r#"{"type":"content_block_start","index":0,"content_block":{"type":"text","text":""}}"#);
+        event(
+            out,
+            "message_start",
+            r#"{"type":"message_start","message":{"id":"m1","type":"message","role":"assistant","model":"m","content":[],"stop_reason":null,"stop_sequence":null,"usage":{"input_tokens":20,"output_tokens":1}}}"#,
+        );
+        event(
+            out,
+            "content_block_start",
+            r#"{"type":"content_block_start","index":0,"content_block":{"type":"text","text":""}}"#,
+        );
     }
 }
 
 fn piece(out: &mut Vec<u8>, messages: bool, word: &str) {
     if messages {
-        event(out, "content_block_delta", &format!(r#"{{"type":"content_block_delta","index":0,"delta":{{"type":"text_delta","text":"{word}"}}}}"#));
+        event(
+            out,
+            "content_block_delta",
+            &format!(
+                r#"{{"type":"content_block_delta","index":0,"delta":{{"type":"text_delta","text":"{word}"}}}}"#
+            ),
+        );
     } else {
-        event(out, "", &format!(r#"{{"id":"c1","object":"chat.completion.chunk","created":1,"model":"m","choices":[{{"index":0,"delta":{{"content":"{word}"}},"finish_reason":null}}]}}"#));
+        event(
+            out,
+            "",
+            &format!(
+                r#"{{"id":"c1","object":"chat.completion.chunk","created":1,"model":"m","choices":[{{"index":0,"delta":{{"content":"{word}"}},"finish_reason":null}}]}}"#
+            ),
+        );
     }
 }
 
 fn end(out: &mut Vec<u8>, messages: bool) {
     if messages {
         event(out, "content_block_stop", r#"{"type":"content_block_stop","index":0}"#);
-        event(out, "message_delta", r#"{"type":"message_delta","delta":{"stop_reason":"end_turn","stop_sequence":null},"usage":{"output_tokens":64}}"#);
+        event(
+            out,
+            "message_delta",
+            r#"{"type":"message_delta","delta":{"stop_reason":"end_turn","stop_sequence":null},"usage":{"output_tokens":64}}"#,
+        );
         event(out, "message_stop", r#"{"type":"message_stop"}"#);
     } else {
-        event(out, "", r#"{"id":"c1","object":"chat.completion.chunk","created":1,"model":"m","choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}"#);
-        event(out, "", r#"{"id":"c1","object":"chat.completion.chunk","created":1,"model":"m","choices":[],"usage":{"prompt_tokens":20,"completion_tokens":64,"total_tokens":84}}"#);
+        event(
+            out,
+            "",
+            r#"{"id":"c1","object":"chat.completion.chunk","created":1,"model":"m","choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}"#,
+        );
+        event(
+            out,
+            "",
+            r#"{"id":"c1","object":"chat.completion.chunk","created":1,"model":"m","choices":[],"usage":{"prompt_tokens":20,"completion_tokens":64,"total_tokens":84}}"#,
+        );
         event(out, "", "[DONE]");
     }
     out.extend_from_slice(b"0\r\n\r\n");

@@ -1,4 +1,4 @@
-//! A mock provider and a load generator, with nothing but the standard library: `rustc -O load.rs`.
+//! A mock provider and a load generator.
 //!
 //! `mock PORT` answers chat completions and Messages: 1 kB after 20 ms, whole or as a stream, as it is asked; for the
 //! model `paced` 64 pieces 5 ms apart. Each of these is a word that holds its number and the time it was sent, in
@@ -31,7 +31,8 @@ fn main() -> io::Result<()> {
             let number = |text: &str| text.parse::<f64>().map_err(io::Error::other);
             let mut input = String::new();
             io::stdin().read_to_string(&mut input)?;
-            let (headers, body) = input.split_once("\n\n").ok_or_else(|| io::Error::other("headers, then a body"))?;
+            let (headers, body) =
+                input.split_once("\n\n").ok_or_else(|| io::Error::other("headers, then a body"))?;
             let request = format!(
                 "POST {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Type: application/json\r\n{}\r\n\
                  Content-Length: {}\r\n\r\n{body}",
@@ -43,9 +44,8 @@ fn main() -> io::Result<()> {
                 request,
                 lasts: Duration::from_secs_f64(number(seconds)?.min(900.0)),
                 streams: *kind == "stream",
-                poller: Poller::new()?,
             };
-            load.run(number(connections)? as usize)
+            load.run(&mut Poller::new()?, number(connections)? as usize)
         }
         _ => Err(io::Error::other("usage: mock PORT | load PORT PATH CONNECTIONS SECONDS whole|stream")),
     }
@@ -66,7 +66,8 @@ fn letters(mut value: u64, count: usize) -> String {
 }
 
 fn number(text: &str) -> Option<u64> {
-    text.bytes().try_fold(0, |sum, byte| (b'a'..=b'p').contains(&byte).then(|| sum << 4 | u64::from(byte - b'a')))
+    text.bytes()
+        .try_fold(0, |sum, byte| (b'a'..=b'p').contains(&byte).then(|| sum << 4 | u64::from(byte - b'a')))
 }
 
 #[derive(Default)]
@@ -83,7 +84,6 @@ struct Load {
     request: String,
     lasts: Duration,
     streams: bool,
-    poller: Poller,
 }
 
 /// One connection, and how far its answer has come.
@@ -99,12 +99,17 @@ struct Client {
 enum Body {
     Length(usize),
     /// The text of the events so far, and an unfinished line.
-    Chunks { text: String, line: String },
+    Chunks {
+        text: String,
+        line: String,
+    },
 }
 
 impl Load {
-    fn run(&self, connections: usize) -> io::Result<()> {
-        let mut clients = (0..connections).map(|name| self.connect(name).map(Some)).collect::<io::Result<Vec<_>>>()?;
+    fn run(&self, poller: &mut Poller, connections: usize) -> io::Result<()> {
+        let mut clients = (0..connections)
+            .map(|name| self.connect(poller, name).map(Some))
+            .collect::<io::Result<Vec<_>>>()?;
         // Only now: how long connecting takes is not what is measured.
         let begun = Instant::now();
         let until = begun + self.lasts;
@@ -114,7 +119,7 @@ impl Load {
         let mut measured = Measured::default();
         let mut open = connections;
         while open > 0 && measured.errors <= ERRORS && Instant::now() < until + LONGEST {
-            for name in self.poller.wait(Some(LONGEST))? {
+            for name in poller.wait(Some(LONGEST))? {
                 let Some(client) = clients.get_mut(name).and_then(Option::as_mut) else { continue };
                 match client.take(self, &mut measured) {
                     Ok(false) => {}
@@ -125,7 +130,7 @@ impl Load {
                     Ok(true) => client.ask(self)?,
                     Err(_) => {
                         measured.errors += 1;
-                        let mut anew = self.connect(name)?;
+                        let mut anew = self.connect(poller, name)?;
                         anew.ask(self)?;
                         clients[name] = Some(anew);
                     }
@@ -138,11 +143,11 @@ impl Load {
         Ok(())
     }
 
-    fn connect(&self, name: usize) -> io::Result<Client> {
+    fn connect(&self, poller: &Poller, name: usize) -> io::Result<Client> {
         let stream = TcpStream::connect(&self.address)?;
         stream.set_nodelay(true)?;
         stream.set_nonblocking(true)?;
-        self.poller.add(&stream, name)?;
+        poller.add(&stream, name)?;
         Ok(Client { stream, buffer: Vec::new(), begun: Instant::now(), body: None, words: Words::default() })
     }
 }
@@ -223,7 +228,8 @@ fn said(line: &str) -> &str {
 /// The next whole chunk; the last one is empty.
 fn chunk(buffer: &mut Vec<u8>) -> io::Result<Option<Vec<u8>>> {
     let Some(line) = buffer.windows(2).position(|window| window == b"\r\n") else { return Ok(None) };
-    let size = usize::from_str_radix(String::from_utf8_lossy(&buffer[..line]).trim(), 16).map_err(io::Error::other)?;
+    let size = usize::from_str_radix(String::from_utf8_lossy(&buffer[..line]).trim(), 16)
+        .map_err(io::Error::other)?;
     let end = line + 2 + size;
     if buffer.len() < end + 2 {
         return Ok(None);
@@ -265,7 +271,10 @@ fn report(measured: &Measured, elapsed: Duration) {
         values
     };
     let at = |values: &[f64], share: f64| {
-        values.get(((values.len() as f64 * share) as usize).min(values.len().saturating_sub(1))).copied().unwrap_or(0.0)
+        values
+            .get(((values.len() as f64 * share) as usize).min(values.len().saturating_sub(1)))
+            .copied()
+            .unwrap_or(0.0)
     };
     print!("{} {} {:.4}", measured.end.len(), measured.errors, elapsed.as_secs_f64());
     for values in [&measured.first, &measured.end, &measured.way] {
