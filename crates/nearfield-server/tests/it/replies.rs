@@ -249,7 +249,7 @@ async fn a_model_is_found_by_its_name_as_urls_write_it() {
     let server = Setup::local(Scripted::local([hello()])).start().await;
     let models = server.send("GET", "/v1/models", "").await;
     let id = models.json()["data"][0]["id"].as_str().unwrap().to_owned();
-    let encoded: String = id.bytes().map(|byte| format!("%{byte:02X}")).collect();
+    let encoded = id.bytes().fold(String::new(), |text, byte| text + &format!("%{byte:02X}"));
     for name in [&id, &encoded] {
         let reply = server.send("GET", &format!("/v1/models/{name}"), "").await;
         assert_eq!((reply.status, &reply.json()["id"]), (200, &json!(id)), "{name}");
