@@ -9,7 +9,8 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::database::{self, Database};
 use crate::handle::RowHandle;
-use crate::journal::{Journal, Orphan, has_files};
+use crate::journal::Journal;
+use crate::orphan::{Orphan, has_files};
 use crate::row::{Admission, Filter, Row, Summary};
 use crate::writer::{Command, Writer};
 use crate::{NanoDollars, StoreError, carry, query};

@@ -12,6 +12,7 @@ mod handle;
 mod journal;
 mod ledger;
 mod money;
+mod orphan;
 mod prices;
 mod query;
 mod recent;

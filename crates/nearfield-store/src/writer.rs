@@ -60,10 +60,11 @@ impl Writer {
     pub(crate) async fn run(mut self) {
         let journal = Arc::clone(&self.journal);
         loop {
+            let sleeps = self.failing.is_some() || self.held.any();
             let mut command = tokio::select! {
                 command = self.commands.recv() => Some(command),
                 () = journal.appended.notified(), if self.failing.is_none() => None,
-                () = tokio::time::sleep(self.failing.unwrap_or(HOLD)), if self.failing.is_some() || self.held.any() => None,
+                () = tokio::time::sleep(self.failing.unwrap_or(HOLD)), if sleeps => None,
             };
             if command.is_none() && self.failing.is_none() {
                 // A moment for more records to come, unless somebody waits for these.

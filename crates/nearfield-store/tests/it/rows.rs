@@ -267,3 +267,50 @@ async fn what_a_key_has_spent_counts_what_is_set_aside_until_the_cost_is_known()
     assert_eq!(ledger.spent("key-1", jiff::Timestamp::now()).await.unwrap(), NanoDollars::ZERO);
     assert_eq!(*told.lock().unwrap(), [Some(NanoDollars(70)), Some(NanoDollars::ZERO), None]);
 }
+
+#[tokio::test]
+async fn a_long_request_shows_before_it_ends_and_short_ones_when_they_do() {
+    let folder = tempfile::tempdir().unwrap();
+    let ledger = Ledger::open(folder.path()).await.unwrap();
+    let mut long = ledger.admit(admission("long")).unwrap();
+    long.attempt(start("cloud", Locality::Cloud)).unwrap();
+    for _ in 0..200 {
+        complete(&ledger, "short", "here", Locality::Local, Some(0));
+    }
+    // Nobody asks for what is journalled to be carried over.
+    let shows = async |wanted: fn(&nearfield_store::Row) -> bool, count: usize| {
+        for _ in 0..500 {
+            let rows = ledger.rows(&Filter::default()).await.unwrap();
+            if rows.iter().filter(|row| wanted(row)).count() == count {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        panic!("{count} rows do not show");
+    };
+    shows(|row| row.model == "short" && row.outcome == Some(Outcome::Done), 200).await;
+    shows(|row| row.model == "long" && row.outcome.is_none() && row.backend.is_some(), 1).await;
+    long.finish(Some(attempt_end(Outcome::Done, Some(70))), end(Outcome::Done));
+    shows(|row| row.model == "long" && row.outcome == Some(Outcome::Done) && row.cost.is_some(), 1).await;
+    ledger.close().await.unwrap();
+    assert_eq!(all_rows(folder.path()).await.len(), 201);
+}
+
+#[tokio::test]
+async fn a_journal_that_grows_past_its_compaction_loses_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let ledger = Ledger::open(folder.path()).await.unwrap();
+    let open = ledger.admit(admission("open")).unwrap();
+    let long = "m".repeat(20_000);
+    for at in 0..300 {
+        complete(&ledger, &format!("{at} {long}"), "here", Locality::Local, Some(1));
+        if at % 50 == 0 {
+            tokio::time::sleep(Duration::from_millis(30)).await;
+        }
+    }
+    drop(open);
+    ledger.close().await.unwrap();
+    let rows = all_rows(folder.path()).await;
+    assert_eq!(rows.len(), 301);
+    assert!(rows.iter().all(|row| row.outcome.is_some()), "each is closed");
+}
