@@ -105,7 +105,7 @@ impl Writer {
     }
 
     /// Carries over what is in the journal now. `patient` in small pieces with pauses, so that requests that are under way
-    /// hardly wait for it, and without those that have hardly begun; otherwise all.
+    /// hardly wait for it, and where there are many without those that have hardly begun; otherwise all.
     async fn carry_over(&mut self, patient: bool) -> Result<(), StoreError> {
         self.read = 0;
         loop {
@@ -122,7 +122,9 @@ impl Writer {
                 );
             }
             self.read += batch.records.len();
-            let (records, from) = self.held.sort(batch.records, before, patient.then(Timestamp::now));
+            // Where there are few, what is under way shows at once.
+            let holds = patient && self.read >= MANY;
+            let (records, from) = self.held.sort(batch.records, before, holds.then(Timestamp::now));
             self.apply(&records, from).await?;
             if batch.last {
                 break;
