@@ -267,7 +267,7 @@ impl Reader {
         self.offset = offset;
     }
 
-    /// The records up to the last line feed of the next megabyte.
+    /// The records up to the last line feed of the next [`BATCH`] bytes.
     pub(crate) fn next_batch(&mut self) -> Result<Batch, StoreError> {
         let bytes = &mut self.bytes;
         bytes.clear();
@@ -321,36 +321,10 @@ pub(crate) fn private(options: &mut OpenOptions) -> &mut OpenOptions {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::{Admitted, Ended};
-    use crate::row::Outcome;
+    use crate::record::samples::{self, ended};
 
     fn admitted(id: &str) -> Record {
-        Record::Admitted(Admitted {
-            id: id.to_owned(),
-            time: 0,
-            key_id: None,
-            model: "m".to_owned(),
-            reason: "local-only".to_owned(),
-            policy_hash: "0".to_owned(),
-            retention: None,
-            reserved: None,
-        })
-    }
-
-    fn ended(id: &str) -> Record {
-        Record::Ended(Ended {
-            id: id.to_owned(),
-            outcome: Outcome::Done,
-            reason: None,
-            usage: None,
-            ttft_us: None,
-            duration_us: 1,
-            cost: None,
-            counterfactual: None,
-            energy_joules: None,
-            numerics: None,
-            answered: None,
-        })
+        samples::admitted(id, 0)
     }
 
     fn read_all(journal: &Journal) -> (Vec<Record>, u64, u64) {

@@ -68,17 +68,10 @@ impl Recent {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::AttemptStarted;
+    use crate::record::samples::attempt_started;
 
     fn record(position: u32) -> Record {
-        Record::AttemptStarted(AttemptStarted {
-            id: "a".to_owned(),
-            position,
-            backend: "b".to_owned(),
-            locality: "cloud".to_owned(),
-            why: "w".to_owned(),
-            bytes_out: 0,
-        })
+        attempt_started("a", position)
     }
 
     fn three() -> Recent {

@@ -2,7 +2,6 @@
 //! eight hexadecimal digits. JSON escapes line feeds, so a line feed always ends a record, and a record that a crash
 //! or a full disk cut short is told by its missing end or its checksum.
 
-use std::io::Write as _;
 use std::time::Duration;
 
 use nearfield_api::Usage;
@@ -145,19 +144,27 @@ pub(crate) fn encode(records: &[Record]) -> Result<Vec<u8>, StoreError> {
             return Err(StoreError::RecordTooLarge { bytes });
         }
         let (head, json) = lines.split_at_mut(start + 9);
-        let checksum = crc32fast::hash(json.strip_suffix(b"\n").unwrap_or(json));
-        // Eight digits into the eight bytes before the space, which is always room enough.
-        let _ = write!(head.get_mut(start..).unwrap_or_default(), "{checksum:08x}");
+        let digits = checksum(json.strip_suffix(b"\n").unwrap_or(json));
+        if let Some(place) = head.get_mut(start..start + 8) {
+            place.copy_from_slice(&digits);
+        }
     }
     Ok(lines)
 }
 
+/// The checksum of a record's JSON, in small hexadecimal digits.
+fn checksum(json: &[u8]) -> [u8; 8] {
+    let sum = crc32fast::hash(json);
+    std::array::from_fn(|at| {
+        char::from_digit(sum >> (28 - 4 * at) & 15, 16).map_or(b'0', |digit| digit as u8)
+    })
+}
+
 /// Reads one line without its line feed; `None` when it is damaged.
 pub(crate) fn decode(line: &[u8]) -> Option<Record> {
-    let (checksum, json) = line.split_at_checked(8)?;
+    let (digits, json) = line.split_at_checked(8)?;
     let json = json.strip_prefix(b" ")?;
-    let checksum = u32::from_str_radix(std::str::from_utf8(checksum).ok()?, 16).ok()?;
-    if crc32fast::hash(json) != checksum {
+    if checksum(json) != digits {
         return None;
     }
     // The tag stands first in what we write; to find it anywhere takes several times as long.
@@ -171,6 +178,53 @@ pub(crate) fn decode(line: &[u8]) -> Option<Record> {
     }
 }
 
+/// Records for the tests of this crate.
+#[cfg(test)]
+pub(crate) mod samples {
+    use super::{Admitted, AttemptStarted, Ended, Outcome, Record};
+
+    /// An admission at a time in microseconds.
+    pub(crate) fn admitted(id: &str, time: i64) -> Record {
+        Record::Admitted(Admitted {
+            id: id.to_owned(),
+            time,
+            key_id: None,
+            model: "m".to_owned(),
+            reason: "local-only".to_owned(),
+            policy_hash: "0".to_owned(),
+            retention: None,
+            reserved: None,
+        })
+    }
+
+    pub(crate) fn attempt_started(id: &str, position: u32) -> Record {
+        Record::AttemptStarted(AttemptStarted {
+            id: id.to_owned(),
+            position,
+            backend: "b".to_owned(),
+            locality: "cloud".to_owned(),
+            why: "w".to_owned(),
+            bytes_out: 0,
+        })
+    }
+
+    pub(crate) fn ended(id: &str) -> Record {
+        Record::Ended(Ended {
+            id: id.to_owned(),
+            outcome: Outcome::Done,
+            reason: None,
+            usage: None,
+            ttft_us: None,
+            duration_us: 1,
+            cost: None,
+            counterfactual: None,
+            energy_joules: None,
+            numerics: None,
+            answered: None,
+        })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -180,6 +234,18 @@ mod tests {
     #[test]
     fn checksum_is_the_common_one() {
         assert_eq!(crc32fast::hash(b"123456789"), 0xCBF4_3926);
+    }
+
+    #[test]
+    fn a_checksum_is_read_only_as_it_is_written() {
+        // So many that digits of all kinds are among them.
+        for position in 0..64 {
+            let line = encode(&[samples::attempt_started("a", position)]).unwrap();
+            let (digits, json) = line.strip_suffix(b"\n").unwrap().split_at(8);
+            assert!(decode(&[digits, json].concat()).is_some());
+            let capitals = digits.to_ascii_uppercase();
+            assert_eq!(decode(&[&capitals, json].concat()).is_some(), capitals == digits);
+        }
     }
 
     fn any_record() -> impl Strategy<Value = Record> {

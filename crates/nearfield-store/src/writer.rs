@@ -236,44 +236,15 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::record::{Admitted, AttemptStarted, Ended};
-    use crate::row::Outcome;
+    use crate::record::samples::{admitted, attempt_started, ended};
 
     /// One record of request `id`, which was admitted at second `id`: its admission, an attempt, its end.
     fn record(id: u8, step: u8) -> Record {
         let name = id.to_string();
         match step {
-            0 => Record::Admitted(Admitted {
-                id: name,
-                time: i64::from(id) * 1_000_000,
-                key_id: None,
-                model: "m".to_owned(),
-                reason: "r".to_owned(),
-                policy_hash: "p".to_owned(),
-                retention: None,
-                reserved: None,
-            }),
-            1 => Record::AttemptStarted(AttemptStarted {
-                id: name,
-                position: 0,
-                backend: "b".to_owned(),
-                locality: "cloud".to_owned(),
-                why: "w".to_owned(),
-                bytes_out: 0,
-            }),
-            _ => Record::Ended(Ended {
-                id: name,
-                outcome: Outcome::Done,
-                reason: None,
-                usage: None,
-                ttft_us: None,
-                duration_us: 1,
-                cost: None,
-                counterfactual: None,
-                energy_joules: None,
-                numerics: None,
-                answered: None,
-            }),
+            0 => admitted(&name, i64::from(id) * 1_000_000),
+            1 => attempt_started(&name, 0),
+            _ => ended(&name),
         }
     }
 
