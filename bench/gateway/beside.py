@@ -120,6 +120,10 @@ class Gateway:
     def start_direct(self):
         self.port = self.mock
 
+    def start_relay(self):
+        """Copies bytes and looks at none: what any process between two others adds on this machine."""
+        return [LOAD, "relay", self.port, self.mock]
+
     def start_nearfield(self):
         translated = "translated" in self.name
         folder = self.folder / self.name.replace(" ", "-")
@@ -246,7 +250,7 @@ def soak(mock, folder, minutes):
 
 
 def main():
-    everything = ["direct", "direct again", "nearfield", "nearfield as shipped", "nearfield translated",
+    everything = ["direct", "direct again", "relay", "nearfield", "nearfield as shipped", "nearfield translated",
                   "redact-gateway", "portkey", "litellm"]
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)

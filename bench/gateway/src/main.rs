@@ -6,10 +6,12 @@
 //! `load PORT PATH CONNECTIONS SECONDS whole|stream` (headers and body on standard input) keeps so many connections busy
 //! and prints one line: requests, errors, seconds, then the 50th and 99th percentile of milliseconds to the first piece,
 //! to the end, and on the way of a piece, then pieces that came and pieces that were lost or changed.
+//! `relay PORT TO` copies bytes between the two: what any gateway at least adds on this machine.
 //! Each is one thread that waits for all its sockets at once: what they take of the cores a gateway does not have.
 
 mod mock;
 mod poll;
+mod relay;
 
 use std::io::{self, Read as _, Write as _};
 use std::net::TcpStream;
@@ -27,6 +29,9 @@ fn main() -> io::Result<()> {
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match words.as_slice() {
         ["mock", port] => mock::run(port.parse().map_err(io::Error::other)?),
+        ["relay", port, to] => {
+            relay::run(port.parse().map_err(io::Error::other)?, to.parse().map_err(io::Error::other)?)
+        }
         ["load", port, path, connections, seconds, kind] => {
             let number = |text: &str| text.parse::<f64>().map_err(io::Error::other);
             let mut input = String::new();
@@ -47,7 +52,7 @@ fn main() -> io::Result<()> {
             };
             load.run(&mut Poller::new()?, number(connections)? as usize)
         }
-        _ => Err(io::Error::other("usage: mock PORT | load PORT PATH CONNECTIONS SECONDS whole|stream")),
+        _ => Err(io::Error::other("usage: mock PORT | relay PORT TO | load PORT PATH CONNECTIONS SECONDS whole|stream")),
     }
 }
 
