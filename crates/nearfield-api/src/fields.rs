@@ -67,20 +67,18 @@ impl Fields {
 
     /// A number inside a range.
     pub(crate) fn number(&mut self, name: &str, range: Range) -> Result<Option<f32>, Error> {
-        let path = self.path_of(name);
-        self.take(name).map(|value| number(&path, &value, range)).transpose()
+        self.take(name).map(|value| number(&self.path_of(name), &value, range)).transpose()
     }
 
     /// A whole number inside a range.
     pub(crate) fn integer(&mut self, name: &str, low: i64, high: i64) -> Result<Option<i64>, Error> {
-        let path = self.path_of(name);
         let Some(value) = self.take(name) else { return Ok(None) };
         if !value.is_i64() && !value.is_u64() {
-            return Err(wrong_type(&path, "a whole number", &value));
+            return Err(wrong_type(&self.path_of(name), "a whole number", &value));
         }
         match value.as_i64() {
             Some(number) if (low..=high).contains(&number) => Ok(Some(number)),
-            _ => Err(out_of_range(&path, &format!("from {low} to {high}"), &value)),
+            _ => Err(out_of_range(&self.path_of(name), &format!("from {low} to {high}"), &value)),
         }
     }
 
@@ -126,8 +124,7 @@ impl Fields {
 
     /// Takes an object; absent is `None`.
     pub(crate) fn object(&mut self, name: &str) -> Result<Option<Self>, Error> {
-        let path = self.path_of(name);
-        self.take(name).map(|value| Self::of(value, &path)).transpose()
+        self.take(name).map(|value| Self::of(value, &self.path_of(name))).transpose()
     }
 
     /// Takes an object under one of two spellings of its name.

@@ -12,6 +12,9 @@ use serde_json::{Map, Number, Value};
 
 use crate::{Error, ErrorKind};
 
+/// Room for most bodies of ours, so that they are not moved while they grow.
+const USUAL_BODY: usize = 2048;
+
 /// How large a tree may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct JsonLimits {
@@ -56,7 +59,9 @@ pub fn parse_json(text: &[u8], limits: JsonLimits) -> Result<Value, Error> {
 /// # Errors
 /// [`ErrorKind::Internal`] when the body holds what JSON has no form for.
 pub(crate) fn to_text(body: &impl Serialize) -> Result<String, Error> {
-    serde_json::to_string(body)
+    let mut text = Vec::with_capacity(USUAL_BODY);
+    serde_json::to_writer(&mut text, body)
+        .and_then(|()| String::from_utf8(text).map_err(serde::ser::Error::custom))
         .map_err(|e| Error::new(ErrorKind::Internal, format!("The body cannot be written as JSON: {e}.")))
 }
 

@@ -6,14 +6,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use hyper::header::CONTENT_TYPE;
 use nearfield_api::bedrock::EventStreamDecoder;
 use nearfield_api::sse::{self, SseEvent};
 use nearfield_api::{AnswerDecoder, Dialect, Error, ErrorKind, Event, EventStream, Request};
-use reqwest::Response;
-use reqwest::header::CONTENT_TYPE;
 use tokio::time::{Instant, sleep_until, timeout};
 
-use crate::client;
+use crate::client::{self, Response};
 use crate::upstream::{Upstream, silent, too_large};
 
 /// One event of a stream: a chunk with the alternatives of many tokens stays far below.
@@ -152,7 +151,7 @@ impl Answer {
             Ok(None) => self.end(),
             // The answer is whole: what broke off is only the farewell.
             Err(_) if self.unfinished == 0 => self.end(),
-            Err(error) => Err(client::transport_error(&error, &self.upstream.timeouts)),
+            Err(error) => Err(client::broken(&error)),
         };
         if let Err(error) = result {
             self.fail(error);
@@ -270,7 +269,7 @@ impl Answer {
         let Some(mut response) = self.response.take() else { return };
         let mut left = LARGEST_DRAIN;
         let rest = async {
-            while let Ok(Some(chunk)) = response.chunk().await {
+            while let Ok(Some(chunk)) = client::chunk(&mut response).await {
                 left = left.saturating_sub(chunk.len());
                 if left == 0 {
                     break;
@@ -282,9 +281,9 @@ impl Answer {
     }
 }
 
-async fn receive(response: Option<&mut Response>) -> Result<Option<Bytes>, reqwest::Error> {
+async fn receive(response: Option<&mut Response>) -> Result<Option<Bytes>, hyper::Error> {
     match response {
-        Some(response) => response.chunk().await,
+        Some(response) => client::chunk(response).await,
         None => pending().await,
     }
 }

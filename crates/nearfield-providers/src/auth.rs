@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use hyper::header::{AUTHORIZATION, HeaderName, HeaderValue};
 use nearfield_api::{Error, ErrorKind};
-use reqwest::header::{AUTHORIZATION, HeaderName, HeaderValue};
-use reqwest::{Client, Request};
 
+use crate::client::{Client, Request};
 use crate::google_token::TokenSource;
 use crate::sigv4::Signer;
 use crate::{ProviderError, Secret, SecretError};
@@ -37,8 +37,8 @@ impl Auth {
         Ok(Self::Header(HeaderName::from_static(name), value, key.clone()))
     }
 
-    /// Puts it into a request that is complete but for this.
-    pub(crate) async fn put(&self, request: &mut Request, client: &Client) -> Result<(), Error> {
+    /// Puts it into a request with this body that is complete but for this.
+    pub(crate) async fn put(&self, request: &mut Request, body: &[u8], client: &Client) -> Result<(), Error> {
         match self {
             Self::None => {}
             Self::Header(name, value, _) => {
@@ -48,7 +48,7 @@ impl Auth {
                 let value = source.bearer(client).await?;
                 request.headers_mut().insert(AUTHORIZATION, value);
             }
-            Self::Aws(signer) => signer.sign(request, SystemTime::now()).ok_or_else(|| {
+            Self::Aws(signer) => signer.sign(request, body, SystemTime::now()).ok_or_else(|| {
                 Error::new(
                     ErrorKind::Upstream,
                     "The backend cannot be asked: its AWS credentials hold characters that no header carries.",

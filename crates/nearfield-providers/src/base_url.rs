@@ -2,13 +2,18 @@
 
 use std::net::IpAddr;
 
+use http::uri::{Authority, PathAndQuery, Scheme};
+use hyper::Uri;
+use nearfield_api::{Error, ErrorKind};
 use url::{Host, Url};
 
 /// An address that may be sent keys and prompts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct BaseUrl {
+    scheme: Scheme,
+    authority: Authority,
     /// Without a slash at its end.
-    text: String,
+    path: String,
     loopback: bool,
 }
 
@@ -39,12 +44,26 @@ impl BaseUrl {
             }
             _ => return Err("is neither https nor http; it looks like https://host/v1".to_owned()),
         }
-        Ok(Self { text: url.as_str().trim_end_matches('/').to_owned(), loopback })
+        let uri: Uri = url.as_str().parse().map_err(|error| format!("is no address ({error})"))?;
+        let path = uri.path().trim_end_matches('/').to_owned();
+        let parts = uri.into_parts();
+        let (Some(scheme), Some(authority)) = (parts.scheme, parts.authority) else {
+            return Err("has no host; it looks like https://host/v1".to_owned());
+        };
+        Ok(Self { scheme, authority, path, loopback })
     }
 
-    /// The address of a route, which begins with a slash.
-    pub(crate) fn join(&self, path: &str) -> String {
-        format!("{}{path}", self.text)
+    /// The address of a route, which begins with a slash or is empty.
+    pub(crate) fn join(&self, route: &str) -> Result<Uri, Error> {
+        let place = [&self.path, route].concat();
+        let place = if place.is_empty() { "/".to_owned() } else { place };
+        let mut parts = http::uri::Parts::default();
+        parts.scheme = Some(self.scheme.clone());
+        parts.authority = Some(self.authority.clone());
+        parts.path_and_query = PathAndQuery::from_maybe_shared(bytes::Bytes::from(place)).ok();
+        Uri::from_parts(parts).map_err(|_| {
+            Error::new(ErrorKind::Internal, "The backend's address and a route do not make one address.")
+        })
     }
 
     /// Whether it leads to this machine.
@@ -74,11 +93,14 @@ mod tests {
     fn routes_follow_the_path() {
         for base in ["https://host.example/v1", "https://host.example/v1/", " https://host.example/v1//\n"] {
             let url = BaseUrl::parse(base, false).unwrap();
-            assert_eq!(url.join("/models"), "https://host.example/v1/models");
+            assert_eq!(url.join("/models").unwrap(), "https://host.example/v1/models");
             assert!(!url.is_loopback());
         }
         let bare = BaseUrl::parse("https://host.example", false).unwrap();
-        assert_eq!(bare.join("/models"), "https://host.example/models");
+        assert_eq!(bare.join("/models").unwrap(), "https://host.example/models");
+        assert_eq!(bare.join("").unwrap(), "https://host.example/");
+        assert_eq!(bare.join("/a?b=c").unwrap(), "https://host.example/a?b=c");
+        assert!(bare.join("/a b").is_err());
     }
 
     #[test]

@@ -22,6 +22,15 @@ pub(crate) fn base64_url(bytes: &[u8]) -> String {
     text
 }
 
+/// Standard base64, with padding.
+pub(crate) fn base64(bytes: &[u8]) -> String {
+    let mut text = base64_url(bytes).replace('-', "+").replace('_', "/");
+    while !text.len().is_multiple_of(4) {
+        text.push('=');
+    }
+    text
+}
+
 /// The bytes of standard base64; white space is skipped. `None` for any other character.
 pub(crate) fn base64_decode(text: &str) -> Option<Vec<u8>> {
     let (mut bytes, mut bits, mut held) = (Vec::with_capacity(text.len() / 4 * 3), 0_u32, 0);

@@ -5,17 +5,19 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{RSA_PKCS1_SHA256, RsaKeyPair};
+use http_body_util::Full;
+use hyper::Method;
+use hyper::header::{ACCEPT, CONTENT_TYPE, HeaderValue};
 use nearfield_api::{Error, ErrorKind};
-use reqwest::Client;
-use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderValue};
 use serde::Deserialize;
 use serde_json::json;
 use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout};
 
 use crate::base_url::BaseUrl;
+use crate::client::{self, Client};
 use crate::encoding::{base64_decode, base64_url};
-use crate::{ProviderError, Secret, client};
+use crate::{ProviderError, Secret};
 
 const SCOPE: &str = "https://www.googleapis.com/auth/cloud-platform";
 const GRANT: &str = "urn%3Aietf%3Aparams%3Aoauth%3Agrant-type%3Ajwt-bearer";
@@ -45,7 +47,7 @@ enum Origin {
     /// Reached by a client of its own: what stands between the backend and its proxy is not to see these tokens.
     MetadataServer {
         url: String,
-        client: Client,
+        client: Box<Client>,
     },
 }
 
@@ -103,7 +105,7 @@ impl TokenSource {
     /// Tokens of the account that this machine runs as.
     pub(crate) fn metadata_server(backend: &str, url: &str) -> Result<Self, ProviderError> {
         let url = format!("{}{METADATA_PATH}", url.trim_end_matches('/'));
-        let client = client::build_direct(backend)?;
+        let client = Box::new(Client::direct(backend)?);
         Ok(Self { origin: Origin::MetadataServer { url, client }, last: Mutex::new(None) })
     }
 
@@ -128,17 +130,23 @@ impl TokenSource {
     }
 
     async fn fetch(&self, client: &Client) -> Result<TokenAnswer, Error> {
-        let request = match &self.origin {
+        let request = hyper::Request::builder().header(ACCEPT, "application/json");
+        let (client, request) = match &self.origin {
             Origin::ServiceAccount { token_url, .. } => {
                 let assertion = self.assertion(SystemTime::now())?;
-                client
-                    .post(token_url.join(""))
+                let request = request
+                    .method(Method::POST)
+                    .uri(token_url.join("")?)
                     .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
-                    .body(format!("grant_type={GRANT}&assertion={assertion}"))
+                    .body(format!("grant_type={GRANT}&assertion={assertion}").into());
+                (client, request)
             }
-            Origin::MetadataServer { url, client } => client.get(url).header(FLAVOR, "Google"),
+            Origin::MetadataServer { url, client } => {
+                (&**client, request.uri(url).header(FLAVOR, "Google").body(Full::default()))
+            }
         };
-        let sent = request.header(ACCEPT, "application/json").send().await;
+        let request = request.map_err(|_| failed("has no address that can be asked"))?;
+        let sent = client.send(request).await;
         let mut response = sent.map_err(|_| failed("cannot be reached"))?;
         if !response.status().is_success() {
             return Err(failed(&format!("refused with HTTP {}", response.status().as_u16())));
@@ -148,7 +156,7 @@ impl TokenSource {
             return Err(failed("is not Google's"));
         }
         let mut body = Vec::new();
-        while let Some(chunk) = response.chunk().await.map_err(|_| failed("broke off"))? {
+        while let Some(chunk) = client::chunk(&mut response).await.map_err(|_| failed("broke off"))? {
             if body.len() + chunk.len() > LARGEST_ANSWER {
                 return Err(failed("answered with too much"));
             }
@@ -167,7 +175,7 @@ impl TokenSource {
         if let Some(id) = key_id {
             header["kid"] = json!(id);
         }
-        let claims = json!({"iss": email, "scope": SCOPE, "aud": token_url.join(""), "iat": issued,
+        let claims = json!({"iss": email, "scope": SCOPE, "aud": token_url.join("")?.to_string(), "iat": issued,
             "exp": issued + 3600});
         let signed = [header, claims].map(|part| base64_url(part.to_string().as_bytes())).join(".");
         let mut signature = vec![0; key.public_modulus_len()];
@@ -202,7 +210,7 @@ mod tests {
         let server = CloudServer::start().await.unwrap();
         let root = server.base_url();
         let source = TokenSource::metadata_server("v", root.trim_end_matches("/v1")).unwrap();
-        let client = Client::new();
+        let client = Client::direct("v").unwrap();
         server.next(Script::answer(200, &[("Metadata-Flavor", "Google")], TOKEN));
         for _ in 0..3 {
             assert_eq!(source.bearer(&client).await.unwrap(), "Bearer ya29.x");
@@ -228,7 +236,7 @@ mod tests {
             (Script::answer(200, &google, vec![b' '; LARGEST_ANSWER + 1]), "too much"),
         ] {
             server.next(script);
-            let error = source.bearer(&Client::new()).await.unwrap_err();
+            let error = source.bearer(&Client::direct("v").unwrap()).await.unwrap_err();
             assert!(error.message.contains(word), "{error}");
             assert_eq!(error.code.as_deref(), Some("backend_credentials"));
         }

@@ -2,9 +2,23 @@
 
 use std::sync::{Mutex, PoisonError};
 
+use hyper::header::{HeaderMap, LOCATION};
+use hyper_util::client::legacy;
 use nearfield_api::sabotage::{Break, breaks};
-use reqwest::Request;
-use reqwest::header::HeaderMap;
+
+use crate::client::{Connections, Request, Response};
+
+/// Goes where a reply leads, once.
+pub(crate) async fn follow(
+    connections: &Connections,
+    mut request: Request,
+    response: Response,
+) -> Result<Response, legacy::Error> {
+    let place = response.headers().get(LOCATION).and_then(|place| place.to_str().ok()?.parse().ok());
+    let Some(place) = place.filter(|_| breaks(Break::Redirects)) else { return Ok(response) };
+    *request.uri_mut() = place;
+    connections.request(request).await
+}
 
 /// Adds the headers of the attempt before, whosever it was.
 pub(crate) fn keep_headers(request: &mut Request) {

@@ -6,8 +6,8 @@ use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use hyper::header::HeaderValue;
 use nearfield_api::Error;
-use reqwest::header::HeaderValue;
 use serde::{Deserialize, Deserializer};
 
 /// No key is longer.

@@ -7,10 +7,11 @@
 use std::fmt;
 use std::time::{Duration, SystemTime};
 
-use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderName, HeaderValue};
-use reqwest::{Request, Url};
+use hyper::Uri;
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderName, HeaderValue};
 
 use crate::Secret;
+use crate::client::Request;
 use crate::encoding::{hex, hmac_sha256, sha256_hex};
 
 const SERVICE: &str = "bedrock";
@@ -32,10 +33,10 @@ impl fmt::Debug for Signer {
 
 impl Signer {
     /// Signs a request that is complete but for this; `None` when a part of it cannot stand in a header.
-    pub(crate) fn sign(&self, request: &mut Request, now: SystemTime) -> Option<()> {
+    pub(crate) fn sign(&self, request: &mut Request, body: &[u8], now: SystemTime) -> Option<()> {
         let time = amz_date(now);
         let day = time.get(..8)?;
-        let host = host(request.url())?;
+        let host = request.uri().authority()?.as_str().to_owned();
         let mut headers = vec![("host", host.clone()), ("x-amz-date", time.clone())];
         if let Some(kind) = request.headers().get(CONTENT_TYPE) {
             headers.push(("content-type", kind.to_str().ok()?.trim().to_owned()));
@@ -48,12 +49,11 @@ impl Signer {
         let names = names.join(";");
         let lines: Vec<String> = headers.iter().map(|(name, value)| format!("{name}:{value}\n")).collect();
         let lines = lines.concat();
-        let body = request.body().and_then(reqwest::Body::as_bytes).unwrap_or_default();
         let canonical = format!(
             "{}\n{}\n{}\n{lines}\n{names}\n{}",
             request.method(),
-            encoded_path(request.url().path()),
-            canonical_query(request.url()),
+            encoded_path(request.uri().path()),
+            canonical_query(request.uri()),
             sha256_hex(body)
         );
         let scope = format!("{day}/{}/{SERVICE}/aws4_request", self.region);
@@ -82,19 +82,15 @@ impl Signer {
     }
 }
 
-fn host(url: &Url) -> Option<String> {
-    let host = url.host_str()?;
-    Some(url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}")))
-}
-
 /// The path as it is on the wire, encoded once more: every service but storage asks for that.
 fn encoded_path(path: &str) -> String {
     encode(path, b"-._~/")
 }
 
-fn canonical_query(url: &Url) -> String {
+fn canonical_query(uri: &Uri) -> String {
+    let pairs = url::form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes());
     let mut pairs: Vec<(String, String)> =
-        url.query_pairs().map(|(name, value)| (encode(&name, b"-._~"), encode(&value, b"-._~"))).collect();
+        pairs.map(|(name, value)| (encode(&name, b"-._~"), encode(&value, b"-._~"))).collect();
     pairs.sort_unstable();
     let pairs: Vec<String> = pairs.into_iter().map(|(name, value)| format!("{name}={value}")).collect();
     pairs.join("&")
@@ -132,7 +128,7 @@ fn amz_date(now: SystemTime) -> String {
 
 #[cfg(test)]
 mod tests {
-    use reqwest::{Client, Method};
+    use hyper::Method;
 
     use super::*;
 
@@ -143,14 +139,15 @@ mod tests {
             session_token: token.map(Secret::new),
             region: region.to_owned(),
         };
-        let client = Client::new();
-        let mut request = client
-            .request(Method::POST, url)
+        let mut request = hyper::Request::builder()
+            .method(Method::POST)
+            .uri(url)
             .header(CONTENT_TYPE, "application/json")
-            .body(body)
-            .build()
+            .body(body.into())
             .unwrap();
-        signer.sign(&mut request, SystemTime::UNIX_EPOCH + Duration::from_mins(29_926_110)).unwrap();
+        signer
+            .sign(&mut request, body.as_bytes(), SystemTime::UNIX_EPOCH + Duration::from_mins(29_926_110))
+            .unwrap();
         request
     }
 

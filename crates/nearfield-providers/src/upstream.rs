@@ -3,17 +3,22 @@
 use std::fmt;
 use std::time::{Duration, SystemTime};
 
+use bytes::Bytes;
+use http::request::Builder;
+use http_body_util::Full;
+use hyper::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use hyper::{Method, StatusCode};
 use nearfield_api::openai::{decode_error, parse_retry_after};
 use nearfield_api::{Error, ErrorKind};
-use reqwest::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_TYPE, RETRY_AFTER};
-use reqwest::{Client, RequestBuilder, Response, StatusCode};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::auth::Auth;
 use crate::base_url::BaseUrl;
+use crate::client::{self, Client, Response};
 use crate::connection::Connection;
-use crate::{ProviderError, Timeouts, client};
+use crate::{ProviderError, Timeouts};
 
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
 /// An error body is read so far and no further.
 const LARGEST_ERROR_BODY: usize = 64 * 1024;
 /// And for so long.
@@ -43,7 +48,7 @@ impl Upstream {
         let name = connection.name.clone();
         let base_url = BaseUrl::parse(&connection.base_url, connection.allow_plaintext)
             .map_err(|reason| ProviderError::BaseUrl { backend: name.clone(), reason })?;
-        let client = client::build(connection, base_url.is_loopback())?;
+        let client = Client::new(connection, base_url.is_loopback())?;
         Ok(Self {
             name,
             timeouts: connection.timeouts,
@@ -62,12 +67,11 @@ impl Upstream {
         body: String,
         headers: &[(&'static str, &'static str)],
     ) -> Result<Response, Error> {
-        let mut request =
-            self.client.post(self.base_url.join(path)).header(CONTENT_TYPE, "application/json").body(body);
+        let mut request = self.request(Method::POST, path)?.header(CONTENT_TYPE, JSON);
         for (name, value) in headers {
-            request = request.header(*name, *value);
+            request = request.header(*name, HeaderValue::from_static(value));
         }
-        self.send(request, self.timeouts.first_byte).await
+        self.send(request, body.into(), self.timeouts.first_byte).await
     }
 
     /// Gets a JSON document of at most `limit` bytes.
@@ -79,17 +83,16 @@ impl Upstream {
         headers: &[(&'static str, &'static str)],
     ) -> Result<Vec<u8>, Error> {
         let deadline = Instant::now() + wait;
-        let mut request = self.client.get(self.base_url.join(path));
+        let mut request = self.request(Method::GET, path)?.header(ACCEPT, JSON);
         for (name, value) in headers.iter().filter(|(name, _)| *name != "accept") {
-            request = request.header(*name, *value);
+            request = request.header(*name, HeaderValue::from_static(value));
         }
-        request = request.header(ACCEPT, "application/json");
-        let mut response = self.send(request, wait).await?;
+        let mut response = self.send(request, Bytes::new(), wait).await?;
         let mut body = Vec::new();
         loop {
-            let chunk = match timeout_at(deadline, response.chunk()).await {
+            let chunk = match timeout_at(deadline, client::chunk(&mut response)).await {
                 Err(_) => return Err(self.error(silent(wait))),
-                Ok(Err(error)) => return Err(self.error(client::transport_error(&error, &self.timeouts))),
+                Ok(Err(error)) => return Err(self.error(client::broken(&error))),
                 Ok(Ok(None)) => return Ok(body),
                 Ok(Ok(Some(chunk))) => chunk,
             };
@@ -100,28 +103,34 @@ impl Upstream {
         }
     }
 
+    fn request(&self, method: Method, path: &str) -> Result<Builder, Error> {
+        let uri = self.base_url.join(path).map_err(|error| self.error(error))?;
+        let identity = HeaderValue::from_static("identity");
+        Ok(hyper::Request::builder().method(method).uri(uri).header(ACCEPT_ENCODING, identity))
+    }
+
     /// Sends a request, once more when no connection comes about, and returns a reply with status 200.
-    async fn send(&self, request: RequestBuilder, wait: Duration) -> Result<Response, Error> {
-        let unsent = |error: &reqwest::Error| self.error(client::transport_error(error, &self.timeouts));
-        let mut request =
-            request.header(ACCEPT_ENCODING, "identity").build().map_err(|error| unsent(&error))?;
-        self.auth.put(&mut request, &self.client).await.map_err(|error| self.error(error))?;
+    async fn send(&self, request: Builder, body: Bytes, wait: Duration) -> Result<Response, Error> {
+        let mut request = request.body(Full::new(body.clone())).map_err(|_| {
+            self.error(Error::new(ErrorKind::Internal, "The backend's request cannot be written as one."))
+        })?;
+        self.auth.put(&mut request, &body, &self.client).await.map_err(|error| self.error(error))?;
         #[cfg(feature = "sabotage")]
         crate::sabotage::keep_headers(&mut request);
-        let again = request.try_clone();
+        let again = request.clone();
         let sent = timeout(wait, async {
-            match (self.client.execute(request).await, again) {
-                (Err(error), Some(again)) if client::is_worth_repeating(&error) => {
+            match self.client.send(request).await {
+                Err(error) if client::is_worth_repeating(&error) => {
                     tracing::debug!(backend = self.name, "no connection; trying once more");
                     tokio::time::sleep(PAUSE).await;
-                    self.client.execute(again).await
+                    self.client.send(again).await
                 }
-                (result, _) => result,
+                result => result,
             }
         });
         match sent.await {
             Err(_) => Err(self.error(silent(wait))),
-            Ok(Err(error)) => Err(self.error(client::transport_error(&error, &self.timeouts))),
+            Ok(Err(error)) => Err(self.error(client::unanswered(&error, &self.timeouts))),
             Ok(Ok(response)) if response.status() == StatusCode::OK => Ok(response),
             Ok(Ok(response)) => Err(self.refusal(response).await),
         }
@@ -137,7 +146,7 @@ impl Upstream {
         let mut body = Vec::new();
         let deadline = Instant::now() + LONGEST_ERROR_BODY;
         // The status says what matters: a body that cannot be had, or not whole, only adds no words.
-        while let Ok(Ok(Some(chunk))) = timeout_at(deadline, response.chunk()).await {
+        while let Ok(Ok(Some(chunk))) = timeout_at(deadline, client::chunk(&mut response)).await {
             if body.len() + chunk.len() > LARGEST_ERROR_BODY {
                 break;
             }

@@ -14,7 +14,7 @@ use crate::{StoreError, carry, database};
 
 /// How long the writer lets records gather before it carries them over together: a moment where there are few, and where
 /// there are many long enough that most requests are over by then, and are written whole.
-const GROUP: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(200));
+const GROUP: (Duration, Duration) = (Duration::from_millis(100), Duration::from_millis(200));
 /// Records from which on they are many.
 const MANY: usize = 64;
 /// The pause between two pieces that are carried over.

@@ -1,7 +1,10 @@
 //! Reads an answer: chunk by chunk, or (through [`super::decode_reply`]) as a whole.
 
+use std::borrow::Cow;
+
 use serde_json::Value;
 
+use super::text_chunk::TextChunk;
 use super::upstream_error::decode_stream_error;
 use super::{delta, finish_reason, logprobs, usage};
 use crate::{Error, ErrorKind, Event, FinishReason, Request, Usage};
@@ -77,6 +80,9 @@ impl ChunkDecoder {
             }
             return self.complete(events);
         }
+        if let Some(chunk) = TextChunk::read(data) {
+            return self.take_text(chunk, events);
+        }
         let tree: Value = serde_json::from_str(data).map_err(|_| malformed("a chunk is not JSON"))?;
         self.take(&tree, Form::Chunk, events)
     }
@@ -112,12 +118,71 @@ impl ChunkDecoder {
         if let Some(usage) = tree.get("usage").and_then(usage::decode) {
             self.usage = Some(usage);
         }
-        if !self.started && tree.get("choices").is_some() {
-            self.started = true;
-            let named = tree.get("model").and_then(Value::as_str).filter(|name| !name.is_empty());
-            events.push(Event::Started { model: named.unwrap_or(&self.model).to_owned(), engine: None });
+        if tree.get("choices").is_some() {
+            self.start(tree.get("model").and_then(Value::as_str), events);
         }
         choices.iter().try_for_each(|choice| self.choice(choice, form, events))
+    }
+
+    /// Takes one chunk that has only text, ends and usage.
+    fn take_text(&mut self, chunk: TextChunk<'_>, events: &mut Vec<Event>) -> Result<(), Error> {
+        if let Some(usage) = chunk.usage.as_ref().and_then(usage::decode) {
+            self.usage = Some(usage);
+        }
+        self.start(chunk.model.as_ref().map(|model| &*model.0), events);
+        for choice in chunk.choices {
+            let (index, finished) = self.place(choice.index.unwrap_or(0))?;
+            let before = events.len();
+            let text = choice.delta.content.map_or(Cow::Borrowed(""), |text| text.0);
+            if !text.is_empty() {
+                let (choice, text) = (index as u32, text.into_owned());
+                events.push(Event::Delta { choice, text, logprobs: Vec::new() });
+            }
+            self.produced(finished, before, events)?;
+            self.reason(index, choice.finish_reason.as_ref().map(|reason| &*reason.0), events)?;
+        }
+        Ok(())
+    }
+
+    fn start(&mut self, named: Option<&str>, events: &mut Vec<Event>) {
+        if !self.started {
+            self.started = true;
+            let model = named.filter(|name| !name.is_empty()).unwrap_or(&self.model).to_owned();
+            events.push(Event::Started { model, engine: None });
+        }
+    }
+
+    /// The place of a choice, and whether it has come to its end.
+    fn place(&self, index: u64) -> Result<(usize, bool), Error> {
+        usize::try_from(index)
+            .ok()
+            .and_then(|at| Some((at, self.choices.get(at)?.finished)))
+            .ok_or_else(|| malformed("it has more choices than were asked for"))
+    }
+
+    /// Notes what a choice brought from the event `before` on.
+    fn produced(&mut self, finished: bool, before: usize, events: &[Event]) -> Result<(), Error> {
+        if events.len() > before {
+            if finished {
+                return Err(malformed("text came after the end of its choice"));
+            }
+            self.has_token = true;
+            let bytes = events.iter().skip(before).map(delta::bytes).sum();
+            self.answer_bytes = self.answer_bytes.saturating_add(bytes);
+        }
+        Ok(())
+    }
+
+    /// Ends the choice where its reason says so.
+    fn reason(&mut self, index: usize, reason: Option<&str>, events: &mut Vec<Event>) -> Result<(), Error> {
+        // Some servers repeat the reason in the chunk that brings the usage.
+        if let Some(reason) = reason.map(finish_reason::decode).transpose()?.flatten() {
+            self.end_choice(index, reason, events);
+        }
+        if let Some(state) = self.choices.get_mut(index) {
+            state.blank_reason = reason == Some("");
+        }
+        Ok(())
     }
 
     fn choice(&mut self, value: &Value, form: Form, events: &mut Vec<Event>) -> Result<(), Error> {
@@ -125,10 +190,7 @@ impl ChunkDecoder {
             None | Some(Value::Null) => 0,
             Some(index) => index.as_u64().ok_or_else(|| malformed("a choice has no sound index"))?,
         };
-        let (index, finished) = usize::try_from(index)
-            .ok()
-            .and_then(|at| Some((at, self.choices.get(at)?.finished)))
-            .ok_or_else(|| malformed("it has more choices than were asked for"))?;
+        let (index, finished) = self.place(index)?;
         let message = value.get("delta").or_else(|| value.get("message")).unwrap_or(value);
         if form == Form::Whole && value.get("message").is_none() && value.get("text").is_none() {
             return Err(malformed("a choice has no message"));
@@ -145,25 +207,12 @@ impl ChunkDecoder {
         if let Some(state) = self.choices.get_mut(index) {
             pieces.tool_calls(&mut state.calls, events)?;
         }
-        if events.len() > before {
-            if finished {
-                return Err(malformed("text came after the end of its choice"));
-            }
-            self.has_token = true;
-            let bytes = events.iter().skip(before).map(delta::bytes).sum();
-            self.answer_bytes = self.answer_bytes.saturating_add(bytes);
-        }
+        self.produced(finished, before, events)?;
         if value.get("delta").is_some() || value.get("message").is_some() {
             pieces.others(events);
         }
         let reason = value.get("finish_reason").and_then(Value::as_str);
-        // Some servers repeat the reason in the chunk that brings the usage.
-        if let Some(reason) = reason.map(finish_reason::decode).transpose()?.flatten() {
-            self.end_choice(index, reason, events);
-        }
-        if let Some(state) = self.choices.get_mut(index) {
-            state.blank_reason = reason == Some("");
-        }
+        self.reason(index, reason, events)?;
         if form == Form::Whole && reason.is_none() {
             // The body is whole, so the answer is; this server does not say why it ended.
             self.end_choice(index, self.likely_reason(), events);

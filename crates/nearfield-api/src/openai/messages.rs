@@ -37,10 +37,12 @@ pub(super) fn decode(fields: &mut Fields, limits: &Limits) -> Result<Vec<Message
 
 fn message(mut fields: Fields, limits: &Limits) -> Result<Message, Error> {
     let role = role(&mut fields)?;
-    let name_path = fields.path_of("name");
     let name = fields.string("name")?;
     if name.as_ref().is_some_and(|name| name.is_empty() || name.len() > limits.name_bytes) {
-        return Err(invalid_value(&name_path, &format!("must have 1 to {} bytes", limits.name_bytes)));
+        return Err(invalid_value(
+            &fields.path_of("name"),
+            &format!("must have 1 to {} bytes", limits.name_bytes),
+        ));
     }
     let mut content = Vec::new();
     let mut calls = Vec::new();
@@ -74,7 +76,6 @@ fn message(mut fields: Fields, limits: &Limits) -> Result<Message, Error> {
 }
 
 fn role(fields: &mut Fields) -> Result<Role, Error> {
-    let path = fields.path_of("role");
     let value = fields.required("role")?;
     match value.as_str() {
         Some("system") => Ok(Role::System),
@@ -82,8 +83,10 @@ fn role(fields: &mut Fields) -> Result<Role, Error> {
         Some("user") => Ok(Role::User),
         Some("assistant") => Ok(Role::Assistant),
         Some("tool") => Ok(Role::Tool),
-        Some(_) => Err(invalid_value(&path, "must be system, developer, user, assistant or tool")),
-        None => Err(wrong_type(&path, "a string", &value)),
+        Some(_) => {
+            Err(invalid_value(&fields.path_of("role"), "must be system, developer, user, assistant or tool"))
+        }
+        None => Err(wrong_type(&fields.path_of("role"), "a string", &value)),
     }
 }
 

@@ -29,6 +29,7 @@ mod reply_decoder;
 mod retry_after;
 mod sampling;
 mod stream_encoder;
+mod text_chunk;
 pub(crate) mod tools;
 mod upstream_error;
 mod usage;

@@ -8,6 +8,7 @@ mod connections;
 mod faults;
 mod models;
 mod pool;
+mod proxy;
 mod secrets;
 mod support;
 mod tls;

@@ -10,9 +10,9 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::support::{ask, options, refused, request, text};
 
-/// Puts TLS in front of a server; returns its port and the certificate in PEM form.
-async fn with_tls(server: &CloudServer) -> (u16, String) {
-    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+/// Puts TLS in front of a server, under a name; returns its port and the certificate in PEM form.
+pub(crate) async fn with_tls(server: &CloudServer, name: &str) -> (u16, String) {
+    let made = rcgen::generate_simple_self_signed([name.to_owned()]).unwrap();
     let key = rustls::pki_types::PrivatePkcs8KeyDer::from(made.signing_key.serialize_der());
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let config = rustls::ServerConfig::builder_with_provider(provider)
@@ -40,7 +40,7 @@ async fn with_tls(server: &CloudServer) -> (u16, String) {
 #[tokio::test]
 async fn only_the_named_authorities_are_trusted() {
     let server = CloudServer::start().await.unwrap();
-    let (port, pem) = with_tls(&server).await;
+    let (port, pem) = with_tls(&server, "localhost").await;
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("ca.pem");
     std::fs::write(&file, pem).unwrap();
@@ -64,7 +64,7 @@ async fn only_the_named_authorities_are_trusted() {
 #[tokio::test]
 async fn a_certificate_must_bear_the_servers_name() {
     let server = CloudServer::start().await.unwrap();
-    let (port, pem) = with_tls(&server).await;
+    let (port, pem) = with_tls(&server, "localhost").await;
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("ca.pem");
     std::fs::write(&file, pem).unwrap();

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use nearfield_api::{Locality, Usage};
 use nearfield_store::{NanoDollars, Outcome};
 use serde::{Serialize, Serializer};
+use serde_json::value::{RawValue, to_raw_value};
 
 /// The receipt of one answer: a shared handle that fills while the answer runs and is complete when its stream has
 /// ended.
@@ -102,6 +103,16 @@ impl Receipt {
     /// What is known now.
     pub fn fields(&self) -> ReceiptFields {
         self.lock().clone()
+    }
+
+    /// Time to the first token, once it is there.
+    pub(crate) fn ttft_ms(&self) -> Option<f64> {
+        self.lock().ttft_ms
+    }
+
+    /// What is known now, as JSON; `None` when it has no form as such.
+    pub(crate) fn to_json(&self) -> Option<Box<RawValue>> {
+        to_raw_value(&*self.lock()).ok()
     }
 
     /// Whether the answer has ended, so that nothing will be added.

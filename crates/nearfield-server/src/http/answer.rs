@@ -11,7 +11,6 @@ use jiff::Timestamp;
 use nearfield_api::openai::{Endpoint, ReplyCollector, ReplyHead, StreamEncoder, StreamOptions};
 use nearfield_api::sse::write_comment;
 use nearfield_api::{Error, ErrorKind, Event, EventStream, Request};
-use serde_json::value::{RawValue, to_raw_value};
 use tokio::time::{Instant, timeout};
 
 use super::progress::{Asked, Progress};
@@ -37,7 +36,7 @@ impl Running {
         match event {
             Ok(event) => {
                 let receipt = &self.receipt;
-                self.progress.note(&event, || receipt.fields().ttft_ms);
+                self.progress.note(&event, || receipt.ttft_ms());
                 Ok(event)
             }
             Err(error) => Err(self.failed(error)),
@@ -116,7 +115,7 @@ async fn collect(limit: usize, mut running: Running, mut collector: ReplyCollect
         let last = matches!(event, Event::Done { .. });
         collector.push(event).map_err(|error| running.failed(error))?;
         if last {
-            let body = collector.finish(nearfield(&running.receipt).as_deref());
+            let body = collector.finish(running.receipt.to_json().as_deref());
             return body.map(|text| json(StatusCode::OK, text)).map_err(|error| running.failed(error));
         }
     }
@@ -169,7 +168,7 @@ impl Streaming {
 
     fn end(&mut self, out: &mut Vec<u8>) {
         let (Some(running), Some(encoder)) = (self.running.take(), self.encoder.take()) else { return };
-        if let Err(error) = encoder.finish(nearfield(&running.receipt).as_deref(), out) {
+        if let Err(error) = encoder.finish(running.receipt.to_json().as_deref(), out) {
             let error = running.failed(error);
             nearfield_api::sse::write_event(out, None, &nearfield_api::openai::error_body(&error));
         }
@@ -181,9 +180,4 @@ impl Streaming {
             encoder.error(error, out);
         }
     }
-}
-
-/// The `nearfield` field of a reply: the receipt, once the answer is complete.
-fn nearfield(receipt: &Receipt) -> Option<Box<RawValue>> {
-    to_raw_value(&receipt.fields()).ok()
 }

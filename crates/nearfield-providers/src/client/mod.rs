@@ -1,0 +1,144 @@
+//! The HTTP client: connections that are used again, and what its errors mean.
+
+mod connector;
+mod dial;
+mod tls;
+
+use std::error::Error as StdError;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::Incoming;
+use hyper::header::{HeaderValue, PROXY_AUTHORIZATION, USER_AGENT};
+use hyper_util::client::legacy;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use nearfield_api::{Error, ErrorKind};
+
+use crate::connection::Connection;
+use crate::{ProviderError, Timeouts};
+use connector::{Connector, TookTooLong};
+use dial::Dial;
+
+/// Shorter than the 60 s after which common load balancers close a connection, since a request that meets the close
+/// half way fails.
+const LONGEST_IDLE_CONNECTION: Duration = Duration::from_secs(55);
+/// How often a connection in use is asked whether it is still there.
+const PING_INTERVAL: Duration = Duration::from_secs(30);
+const PING_TIMEOUT: Duration = Duration::from_secs(20);
+/// For a connection of [`Client::direct`].
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+const NAME: HeaderValue = HeaderValue::from_static(concat!("nearfield/", env!("CARGO_PKG_VERSION")));
+
+/// A request that may be sent again.
+pub(crate) type Request = hyper::Request<Full<Bytes>>;
+pub(crate) type Response = hyper::Response<Incoming>;
+/// Connections by address, used again where they can be.
+pub(crate) type Connections = legacy::Client<Connector, Full<Bytes>>;
+
+/// Sends requests over connections that it keeps. It follows no redirect, since policy did not allow the other place,
+/// and repeats nothing that can have left. The environment's proxies are ignored: only a proxy that the backend names is
+/// used, and this machine is never reached through one.
+#[derive(Clone)]
+pub(crate) struct Client {
+    connections: Connections,
+    /// Goes with requests that a proxy sees.
+    proxy_authorization: Option<HeaderValue>,
+}
+
+impl Client {
+    /// A client for a backend's connection.
+    pub(crate) fn new(options: &Connection, loopback: bool) -> Result<Self, ProviderError> {
+        let tls = tls::config(options)?;
+        let dial = Dial::new(options, loopback, &tls)?;
+        Ok(Self::over(dial, tls, options.timeouts.connect))
+    }
+
+    /// A client without proxy, trust or socket of any backend.
+    pub(crate) fn direct(backend: &str) -> Result<Self, ProviderError> {
+        Ok(Self::over(Dial::direct(), tls::system(backend)?, CONNECT_TIMEOUT))
+    }
+
+    fn over(dial: Dial, tls: rustls::ClientConfig, timeout: Duration) -> Self {
+        let proxy_authorization = dial.proxy_authorization();
+        let connections = legacy::Client::builder(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(LONGEST_IDLE_CONNECTION)
+            .http2_keep_alive_interval(PING_INTERVAL)
+            .http2_keep_alive_timeout(PING_TIMEOUT)
+            .build(Connector::new(dial, tls, timeout));
+        Self { connections, proxy_authorization }
+    }
+
+    /// Sends a request; returns the head of its reply.
+    pub(crate) async fn send(&self, mut request: Request) -> Result<Response, legacy::Error> {
+        request.headers_mut().insert(USER_AGENT, NAME);
+        let plain = request.uri().scheme_str() == Some("http");
+        if let Some(value) = self.proxy_authorization.as_ref().filter(|_| plain) {
+            request.headers_mut().insert(PROXY_AUTHORIZATION, value.clone());
+        }
+        #[cfg(feature = "sabotage")]
+        let again = request.clone();
+        let response = self.connections.request(request).await?;
+        #[cfg(feature = "sabotage")]
+        let response = crate::sabotage::follow(&self.connections, again, response).await?;
+        Ok(response)
+    }
+}
+
+/// The next bytes of a reply's body; `None` at its end.
+pub(crate) async fn chunk(response: &mut Response) -> Result<Option<Bytes>, hyper::Error> {
+    while let Some(frame) = response.body_mut().frame().await {
+        // Trailers say nothing to us.
+        if let Ok(bytes) = frame?.into_data()
+            && !bytes.is_empty()
+        {
+            return Ok(Some(bytes));
+        }
+    }
+    Ok(None)
+}
+
+/// The error for a request that found no answer.
+pub(crate) fn unanswered(error: &legacy::Error, timeouts: &Timeouts) -> Error {
+    if took_too_long(error) {
+        return Error::new(
+            ErrorKind::Timeout,
+            format!("The backend could not be connected to within {} s.", timeouts.connect.as_secs_f32()),
+        );
+    }
+    let what = if error.is_connect() {
+        "The backend cannot be reached; check its base URL, the network and its `proxy`"
+    } else {
+        "The backend's connection broke before it answered"
+    };
+    Error::new(ErrorKind::Upstream, format!("{what} ({}).", deepest(error)))
+}
+
+/// The error for an answer that broke off.
+pub(crate) fn broken(error: &hyper::Error) -> Error {
+    Error::new(
+        ErrorKind::Upstream,
+        format!("The backend's connection broke in the middle of its answer ({}).", deepest(error)),
+    )
+}
+
+/// Whether nothing of the request can have left, so that to repeat it is harmless and may help.
+pub(crate) fn is_worth_repeating(error: &legacy::Error) -> bool {
+    error.is_connect() && !took_too_long(error)
+}
+
+fn took_too_long(error: &legacy::Error) -> bool {
+    causes(error).any(<dyn StdError>::is::<TookTooLong>)
+}
+
+/// The innermost cause, which is the only one that says something, and never the address.
+fn deepest(error: &(dyn StdError + 'static)) -> String {
+    causes(error).last().map_or_else(|| "no further reason is known".to_owned(), ToString::to_string)
+}
+
+/// What is behind an error, the outermost first, without the error itself.
+fn causes<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
+    std::iter::successors(error.source(), |&cause| cause.source())
+}
