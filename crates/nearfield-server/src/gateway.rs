@@ -320,12 +320,9 @@ impl Gateway {
             row.finish(None, End::bare(error.kind.into()));
             return Err(Unanswered { id: Some(id), error });
         }
-        let row = self.admit(caller, &request, reason.clone(), policy_hash)?;
-        let id = row.id().to_owned();
-        Course::new(self, row, &candidates, None, reason, request, gate)
-            .run()
-            .await
-            .map_err(|error| Unanswered { id: Some(id), error })
+        let admission = admission(caller, &request, reason.clone(), policy_hash);
+        let row = self.ledger.admit_with_attempt(admission);
+        Course::new(self, row, &candidates, None, reason, request, gate).run().await
     }
 
     /// Whether a caller's own claim lets a backend see its request, where no rules say what a class means: from
@@ -348,14 +345,7 @@ impl Gateway {
         reason: String,
         policy_hash: String,
     ) -> Result<RowHandle, Error> {
-        let admission = Admission {
-            key_id: Some(caller.key_id.clone()),
-            model: request.model.clone(),
-            reason,
-            policy_hash,
-            retention: None,
-            reserved: None,
-        };
+        let admission = admission(caller, request, reason, policy_hash);
         self.ledger.admit(admission).map_err(|error| unrecorded(&error))
     }
 
@@ -427,6 +417,17 @@ fn facts_of(configured: &ConfiguredBackend) -> BackendFacts {
 }
 
 /// What cannot be recorded is not sent anywhere.
+fn admission(caller: &Caller, request: &Request, reason: String, policy_hash: String) -> Admission {
+    Admission {
+        key_id: Some(caller.key_id.clone()),
+        model: request.model.clone(),
+        reason,
+        policy_hash,
+        retention: None,
+        reserved: None,
+    }
+}
+
 fn unrecorded(error: &nearfield_store::StoreError) -> Error {
     tracing::error!(%error, "a request was refused because the ledger cannot record it");
     let message = "the request cannot be recorded, so it was not answered; the server's log says why";

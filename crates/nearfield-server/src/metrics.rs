@@ -1,13 +1,14 @@
 //! What the server counts. Labels are closed sets (routes, backends' configured names, outcomes): never a key, a
 //! model name from a request, or anything a user wrote.
 
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use metrics::{Counter, Gauge, Histogram, Key, Label, Level, Metadata, Recorder as _, Unit};
 use metrics_exporter_prometheus::{
     BuildError, Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder,
 };
-use nearfield_api::EndpointState;
+use nearfield_api::{EndpointState, Usage};
 
 const REQUESTS: &str = "nearfield_requests_total";
 const DURATION: &str = "nearfield_request_duration_seconds";
@@ -27,6 +28,8 @@ const ENDPOINT_TOKENS: &str = "nearfield_pool_endpoint_tokens";
 const RULE_FAILURES: &str = "nearfield_policy_reload_failures_total";
 
 const METADATA: Metadata<'static> = Metadata::new("nearfield_server", Level::INFO, Some(module_path!()));
+const TOKEN_KINDS: [&str; 6] =
+    ["input", "cached_input", "cache_write", "output", "reasoning", "unattributed"];
 /// Upper bounds in seconds: from one token on a fast machine to a long answer on a slow one.
 const LONG_BUCKETS: [f64; 14] =
     [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 120.0, 600.0];
@@ -37,6 +40,49 @@ const SHORT_BUCKETS: [f64; 12] =
 pub(crate) struct Metrics {
     recorder: PrometheusRecorder,
     handle: PrometheusHandle,
+    in_flight: Gauge,
+    durations: Known<&'static str, Histogram>,
+    /// Requests by route and outcome, under the backend that answered, or the empty name.
+    requests: Known<String, Arc<Requests>>,
+    backends: Known<String, Arc<BackendMetrics>>,
+}
+
+/// Requests by route and outcome.
+type Requests = Known<(&'static str, &'static str), Counter>;
+
+/// What is counted of the answers of one backend.
+pub(crate) struct BackendMetrics {
+    /// Times to the first token.
+    pub(crate) first_token: Histogram,
+    /// Times between two tokens.
+    pub(crate) inter_token: Histogram,
+    tokens: [Counter; TOKEN_KINDS.len()],
+}
+
+/// Series by their labels, kept since to look one up among all takes as long as all else that is done with it. There are
+/// few of each.
+struct Known<L, S>(RwLock<Vec<(L, S)>>);
+
+impl<L, S> Default for Known<L, S> {
+    fn default() -> Self {
+        Self(RwLock::default())
+    }
+}
+
+impl<L, S: Clone> Known<L, S> {
+    fn get(&self, is: impl Fn(&L) -> bool, make: impl FnOnce() -> (L, S)) -> S {
+        let find = |known: &[(L, S)]| known.iter().find(|(labels, _)| is(labels)).map(|(_, own)| own.clone());
+        if let Some(own) = find(&self.0.read().unwrap_or_else(PoisonError::into_inner)) {
+            return own;
+        }
+        let mut known = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        // Somebody else may have been faster.
+        find(&known).unwrap_or_else(|| {
+            let (labels, own) = make();
+            known.push((labels, own.clone()));
+            own
+        })
+    }
 }
 
 impl Metrics {
@@ -52,7 +98,7 @@ impl Metrics {
             recorder.describe_counter(name.into(), unit, text.into());
         };
         counter(REQUESTS, count, "Requests by route, outcome and backend");
-        counter(TOKENS, count, "Tokens by backend and kind (input, cached_input, output, reasoning)");
+        counter(TOKENS, count, "Tokens by backend and kind");
         counter(
             GUESSES,
             count,
@@ -90,8 +136,16 @@ impl Metrics {
             recorder.describe_gauge(name.into(), count, text.into());
         }
         recorder.describe_gauge(CONNECTIONS.into(), count, "Open connections".into());
-        let metrics = Self { recorder, handle };
-        metrics.in_flight().set(0.0);
+        let in_flight = recorder.register_gauge(&Key::from_static_name(IN_FLIGHT), &METADATA);
+        let metrics = Self {
+            recorder,
+            handle,
+            in_flight,
+            durations: Known::default(),
+            requests: Known::default(),
+            backends: Known::default(),
+        };
+        metrics.in_flight.set(0.0);
         metrics.connections().set(0.0);
         Ok(metrics)
     }
@@ -114,19 +168,36 @@ impl Metrics {
         backend: &str,
         duration: Duration,
     ) {
-        let labels = vec![
-            Label::from_static_parts("route", route),
-            Label::from_static_parts("outcome", outcome),
-            Label::new("backend", backend.to_owned()),
-        ];
-        self.counter(REQUESTS, labels).increment(1);
-        self.histogram(DURATION, vec![Label::from_static_parts("route", route)]).record(duration);
+        let own = self.requests.get(|known| known == backend, || (backend.to_owned(), Arc::default()));
+        let requests = own.get(
+            |known| *known == (route, outcome),
+            || {
+                let labels = vec![
+                    Label::from_static_parts("route", route),
+                    Label::from_static_parts("outcome", outcome),
+                    Label::new("backend", backend.to_owned()),
+                ];
+                ((route, outcome), self.counter(REQUESTS, labels))
+            },
+        );
+        requests.increment(1);
+        let durations = self.durations.get(
+            |known| *known == route,
+            || (route, self.histogram(DURATION, vec![Label::from_static_parts("route", route)])),
+        );
+        durations.record(duration);
     }
 
-    /// Tokens of one answer.
-    pub(crate) fn tokens(&self, backend: &str, kind: &'static str, count: u64) {
-        let labels = vec![Label::new("backend", backend.to_owned()), Label::from_static_parts("kind", kind)];
-        self.counter(TOKENS, labels).increment(count);
+    /// What is counted of a backend's answers.
+    pub(crate) fn backend(&self, name: &str) -> Arc<BackendMetrics> {
+        let label = || Label::new("backend", name.to_owned());
+        let make = || BackendMetrics {
+            first_token: self.histogram(FIRST_TOKEN, vec![label()]),
+            inter_token: self.histogram(INTER_TOKEN, vec![label()]),
+            tokens: TOKEN_KINDS
+                .map(|kind| self.counter(TOKENS, vec![label(), Label::from_static_parts("kind", kind)])),
+        };
+        self.backends.get(|known| known == name, || (name.to_owned(), Arc::new(make())))
     }
 
     /// Tokens of one answer that were guessed ahead, and those that were right.
@@ -138,19 +209,9 @@ impl Metrics {
         }
     }
 
-    /// Where times to the first token of a backend go.
-    pub(crate) fn first_token(&self, backend: &str) -> Histogram {
-        self.histogram(FIRST_TOKEN, vec![Label::new("backend", backend.to_owned())])
-    }
-
-    /// Where times between tokens of a backend go.
-    pub(crate) fn inter_token(&self, backend: &str) -> Histogram {
-        self.histogram(INTER_TOKEN, vec![Label::new("backend", backend.to_owned())])
-    }
-
     /// Requests that a backend is answering.
     pub(crate) fn in_flight(&self) -> Gauge {
-        self.recorder.register_gauge(&Key::from_static_name(IN_FLIGHT), &METADATA)
+        self.in_flight.clone()
     }
 
     /// Open connections.
@@ -205,6 +266,23 @@ impl Metrics {
     }
 }
 
+impl BackendMetrics {
+    /// Tokens of one answer.
+    pub(crate) fn tokens(&self, usage: &Usage) {
+        let counts = [
+            usage.input,
+            usage.cached_input,
+            usage.cache_write.saturating_add(usage.cache_write_1h),
+            usage.output,
+            usage.reasoning,
+            usage.unattributed,
+        ];
+        for (counter, count) in self.tokens.iter().zip(counts).filter(|&(_, count)| count > 0) {
+            counter.increment(count);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -214,9 +292,9 @@ mod tests {
         let metrics = Metrics::new().unwrap();
         metrics.request("/v1/models", "ok", "", Duration::from_millis(3));
         metrics.request("/v1/models", "ok", "", Duration::from_millis(3));
-        metrics.tokens("local", "output", 7);
+        metrics.backend("local").tokens(&Usage { output: 7, cache_write_1h: 2, ..Usage::NONE });
         metrics.guesses("local", 9, 7);
-        metrics.first_token("local").record(Duration::from_millis(40));
+        metrics.backend("local").first_token.record(Duration::from_millis(40));
         metrics.in_flight().increment(1.0);
         metrics.refused("full");
         metrics.upkeep();
@@ -226,6 +304,7 @@ mod tests {
             "{text}"
         );
         assert!(text.contains(r#"nearfield_tokens_total{backend="local",kind="output"} 7"#), "{text}");
+        assert!(text.contains(r#"nearfield_tokens_total{backend="local",kind="cache_write"} 2"#), "{text}");
         for line in [r#"{backend="local",right="yes"} 7"#, r#"{backend="local",right="no"} 2"#] {
             assert!(text.contains(&format!("nearfield_guessed_tokens_total{line}")), "{text}");
         }

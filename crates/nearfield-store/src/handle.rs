@@ -94,6 +94,8 @@ pub struct RowHandle {
     /// The sum of the ended attempts' costs; `None` once one of them is unknown.
     cost: Option<NanoDollars>,
     finished: bool,
+    /// The admission, until it is journalled.
+    held: Option<Record>,
     /// Whether anything was handed to a backend elsewhere.
     left: bool,
     /// Told the cost when the row is closed, whatever closes it.
@@ -103,13 +105,23 @@ pub struct RowHandle {
 impl RowHandle {
     /// Journals the admission of a request.
     pub(crate) fn admit(ledger: Ledger, admission: Admission) -> Result<Self, StoreError> {
+        let mut row = Self::hold(ledger, admission);
+        let held = row.held.take();
+        if let Err(error) = row.ledger.journal().append(Vec::from_iter(held)) {
+            row.forget();
+            return Err(error);
+        }
+        Ok(row)
+    }
+
+    /// An admission that is journalled with the first attempt, or with the end.
+    pub(crate) fn hold(ledger: Ledger, admission: Admission) -> Self {
         let id = uuid::Uuid::now_v7().to_string();
         let Admission { key_id, model, reason, policy_hash, retention, reserved } = admission;
         let time = Timestamp::now().as_microsecond();
         let admitted =
             Admitted { id: id.clone(), time, key_id, model, reason, policy_hash, retention, reserved };
-        ledger.journal().append(vec![Record::Admitted(admitted)])?;
-        Ok(Self {
+        Self {
             ledger,
             id,
             started: Instant::now(),
@@ -117,9 +129,23 @@ impl RowHandle {
             open: Vec::new(),
             cost: Some(NanoDollars::ZERO),
             finished: false,
+            held: Some(Record::Admitted(admitted)),
             left: false,
             on_close: None,
-        })
+        }
+    }
+
+    /// The request was not admitted: it has no row.
+    fn forget(&mut self) {
+        self.finished = true;
+        if let Some(OnClose(told)) = self.on_close.take() {
+            told(Some(NanoDollars::ZERO));
+        }
+    }
+
+    /// Whether the request has a row, or will have one whatever happens in this process.
+    pub fn is_admitted(&self) -> bool {
+        !self.finished
     }
 
     /// Has `told` called once with the row's cost when the row is closed, also where that is by dropping this handle.
@@ -149,17 +175,26 @@ impl RowHandle {
     /// The same beside attempts that are under way, which stay open.
     ///
     /// # Errors
-    /// The journal cannot be written.
+    /// The journal cannot be written. When it was to record the admission too, the request is not admitted.
     pub fn attempt_beside(&mut self, start: AttemptStart) -> Result<u32, StoreError> {
         let position = self.attempts;
-        self.ledger.journal().append(vec![Record::AttemptStarted(AttemptStarted {
+        let held = self.held.take();
+        let admits = held.is_some();
+        let mut records = Vec::from_iter(held);
+        records.push(Record::AttemptStarted(AttemptStarted {
             id: self.id.clone(),
             position,
             backend: start.backend,
             locality: start.locality.as_str().to_owned(),
             why: start.why,
             bytes_out: start.bytes_out,
-        })])?;
+        }));
+        if let Err(error) = self.ledger.journal().append(records) {
+            if admits {
+                self.forget();
+            }
+            return Err(error);
+        }
         self.attempts += 1;
         self.left |= start.locality == Locality::Cloud;
         self.open.push((position, Instant::now()));
@@ -192,6 +227,7 @@ impl RowHandle {
         let outcome = end.outcome.clone();
         let bare = || AttemptEnd { outcome, usage: None, cost: None, price: None };
         let mut records = Vec::with_capacity(2);
+        records.extend(self.held.take());
         let answered = self.open.last().map(|&(position, _)| position);
         if let Some(position) = answered {
             records.extend(self.attempt_ended(position, attempt.unwrap_or_else(bare)));

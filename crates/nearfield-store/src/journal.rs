@@ -113,8 +113,13 @@ impl Journal {
     pub(crate) fn append_ended(&self, records: Vec<Record>) -> Result<(), StoreError> {
         let bytes = encode(&records)?;
         let mut state = self.state();
-        let ended = records.iter().filter(|record| matches!(record, Record::Ended(_))).count();
-        state.open = state.open.saturating_sub(ended as u64);
+        for record in &records {
+            match record {
+                Record::Admitted(_) => state.open += 1,
+                Record::Ended(_) => state.open = state.open.saturating_sub(1),
+                Record::AttemptStarted(_) | Record::AttemptEnded(_) => {}
+            }
+        }
         state.backlog.extend_from_slice(&bytes);
         let alone = state.backlog.len() == bytes.len();
         let result = state.write_backlog();

@@ -73,6 +73,12 @@ impl Ledger {
         RowHandle::admit(self.clone(), admission)
     }
 
+    /// The same for a request whose first attempt follows at once: both are journalled in one write, so that whoever calls
+    /// this must do nothing that anybody can notice before the attempt is recorded.
+    pub fn admit_with_attempt(&self, admission: Admission) -> RowHandle {
+        RowHandle::hold(self.clone(), admission)
+    }
+
     /// Waits until everything that was journalled before this call is in the database.
     pub async fn flush(&self) -> Result<(), StoreError> {
         let (reply, done) = oneshot::channel();

@@ -23,7 +23,7 @@ use super::opening::{Care, Gate, Opening};
 use super::pricing::Seller;
 use super::receipt::Receipt;
 use super::ruled::{Admitted, Ruled};
-use super::{Answer, ConfiguredBackend, Gateway, unrecorded};
+use super::{Answer, ConfiguredBackend, Gateway, Unanswered, unrecorded};
 
 /// One request on its way through its plan.
 pub(super) struct Course<'a> {
@@ -109,7 +109,7 @@ impl<'a> Course<'a> {
     }
 
     /// Takes the plan's steps until one candidate is settled on, or the caller gets the error.
-    pub(super) async fn run(mut self) -> Result<Answer, Error> {
+    pub(super) async fn run(mut self) -> Result<Answer, Unanswered> {
         let mut step = self.plan.first();
         while let Some(now) = step {
             if !now.after.is_zero() {
@@ -118,7 +118,7 @@ impl<'a> Course<'a> {
             step = match self.step(now).await {
                 Race::Won(won) => return Ok(self.answer(won.0, won.1)),
                 Race::Lost(next) => next,
-                Race::Stopped(error) => return Err(error),
+                Race::Stopped(error) => return Err(self.stopped(error)),
             };
         }
         if let Some(candidate) = self.unsure.take() {
@@ -128,10 +128,17 @@ impl<'a> Course<'a> {
             match self.step(step).await {
                 Race::Won(won) => return Ok(self.answer(won.0, won.1)),
                 Race::Lost(_) => {}
-                Race::Stopped(error) => return Err(error),
+                Race::Stopped(error) => return Err(self.stopped(error)),
             }
         }
-        Err(self.give_up())
+        let id = Some(self.row.id().to_owned());
+        Err(Unanswered { id, error: self.give_up() })
+    }
+
+    /// The ledger cannot be written, so nothing is asked any more.
+    fn stopped(&self, error: Error) -> Unanswered {
+        let id = self.row.is_admitted().then(|| self.row.id().to_owned());
+        Unanswered { id, error }
     }
 
     async fn step(&mut self, step: Step) -> Race<'a> {

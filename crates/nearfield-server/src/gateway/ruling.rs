@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 
 use jiff::Zoned;
 use nearfield_api::{Error, Locality, Request};
-use nearfield_store::{Admission, End, NanoDollars, RowHandle};
+use nearfield_store::{End, NanoDollars};
 
 use super::account::estimated_tokens;
 use super::attempt::{Course, seller};
 use super::opening::Gate;
 use super::ruled::{Admitted, Circumstances, Ruled};
-use super::{Answer, Caller, Gateway, Unanswered, unrecorded};
+use super::{Answer, Caller, Gateway, Unanswered, admission, unrecorded};
 
 impl Gateway {
     pub(super) async fn decide_by_rules(
@@ -23,19 +23,26 @@ impl Gateway {
         let circumstances = self.circumstances(ruled, caller, &request).await;
         let admitted: Admitted = ruled.admit(caller, &mut request, &self.facts, circumstances);
         let reason = admitted.reason();
-        let row = self.admit_by_rules(caller, &request, &admitted)?;
-        let id = row.id().to_owned();
+        let mut admission = admission(caller, &request, reason.clone(), admitted.hash());
+        admission.retention = admitted.retention();
+        let reserved = admitted.reserved().cloned();
         if let Some(denial) = admitted.denial() {
-            let error = Error::from(denial.clone());
+            if let Some((month, sum)) = reserved {
+                month.settle(sum, Some(NanoDollars::ZERO));
+            }
+            let row = self.ledger.admit(admission).map_err(|error| unrecorded(&error))?;
+            let (id, error) = (row.id().to_owned(), Error::from(denial.clone()));
             row.finish(None, End::bare(error.kind.into()));
             return Err(Unanswered { id: Some(id), error });
         }
+        admission.reserved = reserved.as_ref().map(|(_, sum)| *sum);
+        let mut row = self.ledger.admit_with_attempt(admission);
+        if let Some((month, sum)) = reserved {
+            row.on_close(move |cost| month.settle(sum, cost));
+        }
         let candidates = admitted.candidates();
         let rules = Some((ruled, &admitted));
-        Course::new(self, row, candidates, rules, reason, request, gate)
-            .run()
-            .await
-            .map_err(|error| Unanswered { id: Some(id), error })
+        Course::new(self, row, candidates, rules, reason, request, gate).run().await
     }
 
     /// What a decision by rules depends on beside the request.
@@ -60,34 +67,5 @@ impl Gateway {
             }
         }
         Circumstances { now, tokens, connectivity: self.network.connectivity(), load, month, estimates }
-    }
-
-    fn admit_by_rules(
-        &self,
-        caller: &Caller,
-        request: &Request,
-        admitted: &Admitted,
-    ) -> Result<RowHandle, Error> {
-        let reserved = admitted.reserved();
-        let admission = Admission {
-            key_id: Some(caller.key_id.clone()),
-            model: request.model.clone(),
-            reason: admitted.reason(),
-            policy_hash: admitted.hash(),
-            retention: admitted.retention(),
-            reserved: reserved.map(|(_, sum)| *sum),
-        };
-        let row = self.ledger.admit(admission);
-        let Some((month, sum)) = reserved.cloned() else { return row.map_err(|error| unrecorded(&error)) };
-        match row {
-            Ok(mut row) => {
-                row.on_close(move |cost| month.settle(sum, cost));
-                Ok(row)
-            }
-            Err(error) => {
-                month.settle(sum, Some(NanoDollars::ZERO));
-                Err(unrecorded(&error))
-            }
-        }
     }
 }

@@ -3,13 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use metrics::{Gauge, Histogram};
+use metrics::Gauge;
 use nearfield_api::{Event, Usage};
 use tokio::time::Instant;
 
 use super::Service;
 use super::activity::Beating;
 use super::record::Record;
+use crate::metrics::BackendMetrics;
 
 /// A request that a backend is about to answer.
 pub(super) struct Asked {
@@ -37,8 +38,7 @@ pub(super) struct Progress {
     service: Service,
     record: Arc<Record>,
     backend: String,
-    first_token: Histogram,
-    inter_token: Histogram,
+    metrics: Arc<BackendMetrics>,
     last_token: Option<Instant>,
     /// Whether events come as the backend makes them, and not all at the end.
     live: bool,
@@ -57,8 +57,7 @@ impl Progress {
             service: Arc::clone(service),
             record: Arc::clone(record),
             backend: backend.to_owned(),
-            first_token: service.metrics.first_token(backend),
-            inter_token: service.metrics.inter_token(backend),
+            metrics: service.metrics.backend(backend),
             last_token: None,
             live,
         }
@@ -91,7 +90,7 @@ impl Progress {
         let now = Instant::now();
         if let Some(last) = self.last_token.replace(now) {
             if self.live {
-                self.inter_token.record(now.duration_since(last));
+                self.metrics.inter_token.record(now.duration_since(last));
             }
         } else {
             let waited = now.duration_since(self.record.started());
@@ -99,22 +98,12 @@ impl Progress {
                 ttft().filter(|_| !self.live).map(|ms| Duration::from_secs_f64(ms.max(0.0) / 1e3));
             let after = held_back.map_or(waited, |first| first.min(waited));
             self.record.first_token(after);
-            self.first_token.record(after);
+            self.metrics.first_token.record(after);
         }
     }
 
     fn done(&self, usage: Usage) {
         self.record.done(usage);
-        let kinds = [
-            ("input", usage.input),
-            ("cached_input", usage.cached_input),
-            ("cache_write", usage.cache_write.saturating_add(usage.cache_write_1h)),
-            ("output", usage.output),
-            ("reasoning", usage.reasoning),
-            ("unattributed", usage.unattributed),
-        ];
-        for (kind, count) in kinds.into_iter().filter(|&(_, count)| count > 0) {
-            self.service.metrics.tokens(&self.backend, kind, count);
-        }
+        self.metrics.tokens(&usage);
     }
 }

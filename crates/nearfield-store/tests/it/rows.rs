@@ -101,6 +101,48 @@ async fn a_dropped_handle_closes_its_row_once() {
 }
 
 #[tokio::test]
+async fn an_admission_goes_with_what_is_recorded_first() {
+    let folder = tempfile::tempdir().unwrap();
+    let ledger = Ledger::open(folder.path()).await.unwrap();
+    let mut attempted = ledger.admit_with_attempt(admission("attempted"));
+    ledger.flush().await.unwrap();
+    assert_eq!(ledger.rows(&Filter::default()).await.unwrap(), [], "nothing was recorded yet");
+    attempted.attempt(start("here", Locality::Local)).unwrap();
+    ledger.flush().await.unwrap();
+    let running = ledger.rows(&Filter::default()).await.unwrap();
+    assert_eq!((running.len(), running[0].backend.as_deref()), (1, Some("here")));
+    assert!(attempted.is_admitted());
+    attempted.finish(Some(attempt_end(Outcome::Done, Some(70))), end(Outcome::Done));
+    // Nothing could be asked, or the caller is gone: there is a row all the same.
+    ledger.admit_with_attempt(admission("ended")).finish(None, end(Outcome::Done));
+    drop(ledger.admit_with_attempt(admission("dropped")));
+    ledger.close().await.unwrap();
+    let rows = all_rows(folder.path()).await;
+    let seen: Vec<_> = rows.iter().map(|row| (row.model.as_str(), row.outcome.clone().unwrap())).collect();
+    let expected = [("attempted", Outcome::Done), ("ended", Outcome::Done), ("dropped", Outcome::Cancelled)];
+    assert_eq!(seen, expected);
+    assert_eq!(journal_files(folder.path()), 0);
+}
+
+#[tokio::test]
+async fn a_request_whose_admission_cannot_be_recorded_has_no_row() {
+    let folder = tempfile::tempdir().unwrap();
+    let ledger = Ledger::open(folder.path()).await.unwrap();
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let mut row = ledger.admit_with_attempt(admission("m"));
+    let hears = Arc::clone(&told);
+    row.on_close(move |cost| hears.lock().unwrap().push(cost));
+    let mut attempt = start("cloud", Locality::Cloud);
+    attempt.why = "w".repeat(1 << 20);
+    assert!(matches!(row.attempt(attempt), Err(StoreError::RecordTooLarge { .. })));
+    assert!(!row.is_admitted());
+    drop(row);
+    assert_eq!(*told.lock().unwrap(), [Some(NanoDollars::ZERO)]);
+    ledger.close().await.unwrap();
+    assert_eq!(all_rows(folder.path()).await, []);
+}
+
+#[tokio::test]
 async fn filters_and_sums() {
     let folder = tempfile::tempdir().unwrap();
     let ledger = Ledger::open(folder.path()).await.unwrap();
