@@ -269,7 +269,7 @@ impl Answer {
         let Some(mut response) = self.response.take() else { return };
         let mut left = LARGEST_DRAIN;
         let rest = async {
-            while let Ok(Some(chunk)) = client::chunk(&mut response).await {
+            while let Ok(Some(chunk)) = response.chunk().await {
                 left = left.saturating_sub(chunk.len());
                 if left == 0 {
                     break;
@@ -283,7 +283,7 @@ impl Answer {
 
 async fn receive(response: Option<&mut Response>) -> Result<Option<Bytes>, hyper::Error> {
     match response {
-        Some(response) => client::chunk(response).await,
+        Some(response) => response.chunk().await,
         None => pending().await,
     }
 }

@@ -15,7 +15,7 @@ use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout};
 
 use crate::base_url::BaseUrl;
-use crate::client::{self, Client};
+use crate::client::Client;
 use crate::encoding::{base64_decode, base64_url};
 use crate::{ProviderError, Secret};
 
@@ -156,7 +156,7 @@ impl TokenSource {
             return Err(failed("is not Google's"));
         }
         let mut body = Vec::new();
-        while let Some(chunk) = client::chunk(&mut response).await.map_err(|_| failed("broke off"))? {
+        while let Some(chunk) = response.chunk().await.map_err(|_| failed("broke off"))? {
             if body.len() + chunk.len() > LARGEST_ANSWER {
                 return Err(failed("answered with too much"));
             }

@@ -3,21 +3,15 @@
 use std::sync::{Mutex, PoisonError};
 
 use hyper::header::{HeaderMap, LOCATION};
-use hyper_util::client::legacy;
 use nearfield_api::sabotage::{Break, breaks};
 
-use crate::client::{Connections, Request, Response};
+use crate::client::{Request, Response};
 
-/// Goes where a reply leads, once.
-pub(crate) async fn follow(
-    connections: &Connections,
-    mut request: Request,
-    response: Response,
-) -> Result<Response, legacy::Error> {
-    let place = response.headers().get(LOCATION).and_then(|place| place.to_str().ok()?.parse().ok());
-    let Some(place) = place.filter(|_| breaks(Break::Redirects)) else { return Ok(response) };
-    *request.uri_mut() = place;
-    connections.request(request).await
+/// The same request for the place that a reply leads to.
+pub(crate) fn follow(mut request: Request, response: &Response) -> Option<Request> {
+    let place = response.headers().get(LOCATION).filter(|_| breaks(Break::Redirects));
+    *request.uri_mut() = place?.to_str().ok()?.parse().ok()?;
+    Some(request)
 }
 
 /// Adds the headers of the attempt before, whosever it was.

@@ -90,7 +90,7 @@ impl Upstream {
         let mut response = self.send(request, Bytes::new(), wait).await?;
         let mut body = Vec::new();
         loop {
-            let chunk = match timeout_at(deadline, client::chunk(&mut response)).await {
+            let chunk = match timeout_at(deadline, response.chunk()).await {
                 Err(_) => return Err(self.error(silent(wait))),
                 Ok(Err(error)) => return Err(self.error(client::broken(&error))),
                 Ok(Ok(None)) => return Ok(body),
@@ -146,7 +146,7 @@ impl Upstream {
         let mut body = Vec::new();
         let deadline = Instant::now() + LONGEST_ERROR_BODY;
         // The status says what matters: a body that cannot be had, or not whole, only adds no words.
-        while let Ok(Ok(Some(chunk))) = timeout_at(deadline, client::chunk(&mut response)).await {
+        while let Ok(Ok(Some(chunk))) = timeout_at(deadline, response.chunk()).await {
             if body.len() + chunk.len() > LARGEST_ERROR_BODY {
                 break;
             }

@@ -196,6 +196,13 @@ pub(crate) struct Wire {
     proxied: bool,
 }
 
+impl Wire {
+    /// Whether a proxy reads what is asked.
+    pub(super) const fn is_proxied(&self) -> bool {
+        self.proxied
+    }
+}
+
 impl Connect for Wire {
     fn connected(&self) -> Connected {
         Connected::new().proxy(self.proxied)

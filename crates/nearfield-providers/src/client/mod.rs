@@ -1,7 +1,9 @@
 //! The HTTP client: connections that are used again, and what its errors mean.
 
+mod bell;
 mod connector;
 mod dial;
+mod line;
 mod tls;
 
 use std::error::Error as StdError;
@@ -9,16 +11,18 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
+use hyper::StatusCode;
 use hyper::body::Incoming;
-use hyper::header::{HeaderValue, PROXY_AUTHORIZATION, USER_AGENT};
+use hyper::header::{HeaderMap, HeaderValue, PROXY_AUTHORIZATION, USER_AGENT};
 use hyper_util::client::legacy;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use nearfield_api::{Error, ErrorKind};
 
 use crate::connection::Connection;
 use crate::{ProviderError, Timeouts};
-use connector::{Connector, TookTooLong};
+use connector::{BoxError, Connector, TookTooLong};
 use dial::Dial;
+use line::{LineBody, Lines};
 
 /// Shorter than the 60 s after which common load balancers close a connection, since a request that meets the close
 /// half way fails.
@@ -32,16 +36,41 @@ const NAME: HeaderValue = HeaderValue::from_static(concat!("nearfield/", env!("C
 
 /// A request that may be sent again.
 pub(crate) type Request = hyper::Request<Full<Bytes>>;
-pub(crate) type Response = hyper::Response<Incoming>;
-/// Connections by address, used again where they can be.
-pub(crate) type Connections = legacy::Client<Connector, Full<Bytes>>;
+
+/// A reply, of which the head is there.
+pub(crate) struct Response {
+    head: http::response::Parts,
+    body: Body,
+}
+
+enum Body {
+    Line(Box<LineBody>),
+    Shared(Incoming),
+}
+
+/// Why a request got no reply.
+pub(crate) enum SendError {
+    /// No connection came about.
+    Unconnected(BoxError),
+    /// It broke before the reply.
+    Broken(BoxError),
+}
+
+impl From<legacy::Error> for SendError {
+    fn from(error: legacy::Error) -> Self {
+        if error.is_connect() { Self::Unconnected(error.into()) } else { Self::Broken(error.into()) }
+    }
+}
 
 /// Sends requests over connections that it keeps. It follows no redirect, since policy did not allow the other place,
 /// and repeats nothing that can have left. The environment's proxies are ignored: only a proxy that the backend names is
 /// used, and this machine is never reached through one.
 #[derive(Clone)]
 pub(crate) struct Client {
-    connections: Connections,
+    /// With TLS, where several requests may share a connection.
+    shared: legacy::Client<Connector, Full<Bytes>>,
+    /// Without.
+    lines: Lines,
     /// Goes with requests that a proxy sees.
     proxy_authorization: Option<HeaderValue>,
 }
@@ -61,18 +90,19 @@ impl Client {
 
     fn over(dial: Dial, tls: rustls::ClientConfig, timeout: Duration) -> Self {
         let proxy_authorization = dial.proxy_authorization();
-        let connections = legacy::Client::builder(TokioExecutor::new())
+        let lines = Lines::new(dial.clone(), timeout);
+        let shared = legacy::Client::builder(TokioExecutor::new())
             .timer(TokioTimer::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(LONGEST_IDLE_CONNECTION)
             .http2_keep_alive_interval(PING_INTERVAL)
             .http2_keep_alive_timeout(PING_TIMEOUT)
             .build(Connector::new(dial, tls, timeout));
-        Self { connections, proxy_authorization }
+        Self { shared, lines, proxy_authorization }
     }
 
     /// Sends a request; returns the head of its reply.
-    pub(crate) async fn send(&self, mut request: Request) -> Result<Response, legacy::Error> {
+    pub(crate) async fn send(&self, mut request: Request) -> Result<Response, SendError> {
         request.headers_mut().insert(USER_AGENT, NAME);
         let plain = request.uri().scheme_str() == Some("http");
         if let Some(value) = self.proxy_authorization.as_ref().filter(|_| plain) {
@@ -80,40 +110,67 @@ impl Client {
         }
         #[cfg(feature = "sabotage")]
         let again = request.clone();
-        let response = self.connections.request(request).await?;
+        let response = self.once(request, plain).await?;
         #[cfg(feature = "sabotage")]
-        let response = crate::sabotage::follow(&self.connections, again, response).await?;
+        let response = match crate::sabotage::follow(again, &response) {
+            Some(again) => self.once(again, plain).await?,
+            None => response,
+        };
         Ok(response)
+    }
+
+    async fn once(&self, request: Request, plain: bool) -> Result<Response, SendError> {
+        if plain {
+            let (head, body) = self.lines.send(request).await?;
+            return Ok(Response { head, body: Body::Line(Box::new(body)) });
+        }
+        let (head, body) = self.shared.request(request).await?.into_parts();
+        Ok(Response { head, body: Body::Shared(body) })
     }
 }
 
-/// The next bytes of a reply's body; `None` at its end.
-pub(crate) async fn chunk(response: &mut Response) -> Result<Option<Bytes>, hyper::Error> {
-    while let Some(frame) = response.body_mut().frame().await {
-        // Trailers say nothing to us.
-        if let Ok(bytes) = frame?.into_data()
-            && !bytes.is_empty()
-        {
-            return Ok(Some(bytes));
-        }
+impl Response {
+    pub(crate) const fn status(&self) -> StatusCode {
+        self.head.status
     }
-    Ok(None)
+
+    pub(crate) const fn headers(&self) -> &HeaderMap {
+        &self.head.headers
+    }
+
+    /// The next bytes of the body; `None` at its end.
+    pub(crate) async fn chunk(&mut self) -> Result<Option<Bytes>, hyper::Error> {
+        let body = match &mut self.body {
+            Body::Line(body) => return body.chunk().await,
+            Body::Shared(body) => body,
+        };
+        while let Some(frame) = body.frame().await {
+            // Trailers say nothing to us.
+            if let Ok(bytes) = frame?.into_data()
+                && !bytes.is_empty()
+            {
+                return Ok(Some(bytes));
+            }
+        }
+        Ok(None)
+    }
 }
 
 /// The error for a request that found no answer.
-pub(crate) fn unanswered(error: &legacy::Error, timeouts: &Timeouts) -> Error {
-    if took_too_long(error) {
-        return Error::new(
-            ErrorKind::Timeout,
-            format!("The backend could not be connected to within {} s.", timeouts.connect.as_secs_f32()),
-        );
-    }
-    let what = if error.is_connect() {
-        "The backend cannot be reached; check its base URL, the network and its `proxy`"
-    } else {
-        "The backend's connection broke before it answered"
+pub(crate) fn unanswered(error: &SendError, timeouts: &Timeouts) -> Error {
+    let (what, error) = match error {
+        SendError::Unconnected(error) if took_too_long(&**error) => {
+            return Error::new(
+                ErrorKind::Timeout,
+                format!("The backend could not be connected to within {} s.", timeouts.connect.as_secs_f32()),
+            );
+        }
+        SendError::Unconnected(error) => {
+            ("The backend cannot be reached; check its base URL, the network and its `proxy`", error)
+        }
+        SendError::Broken(error) => ("The backend's connection broke before it answered", error),
     };
-    Error::new(ErrorKind::Upstream, format!("{what} ({}).", deepest(error)))
+    Error::new(ErrorKind::Upstream, format!("{what} ({}).", deepest(&**error)))
 }
 
 /// The error for an answer that broke off.
@@ -125,20 +182,20 @@ pub(crate) fn broken(error: &hyper::Error) -> Error {
 }
 
 /// Whether nothing of the request can have left, so that to repeat it is harmless and may help.
-pub(crate) fn is_worth_repeating(error: &legacy::Error) -> bool {
-    error.is_connect() && !took_too_long(error)
+pub(crate) fn is_worth_repeating(error: &SendError) -> bool {
+    matches!(error, SendError::Unconnected(error) if !took_too_long(&**error))
 }
 
-fn took_too_long(error: &legacy::Error) -> bool {
+fn took_too_long(error: &(dyn StdError + 'static)) -> bool {
     causes(error).any(<dyn StdError>::is::<TookTooLong>)
 }
 
 /// The innermost cause, which is the only one that says something, and never the address.
 fn deepest(error: &(dyn StdError + 'static)) -> String {
-    causes(error).last().map_or_else(|| "no further reason is known".to_owned(), ToString::to_string)
+    causes(error).last().map_or_else(String::new, ToString::to_string)
 }
 
-/// What is behind an error, the outermost first, without the error itself.
+/// An error and what is behind it, the outermost first.
 fn causes<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
-    std::iter::successors(error.source(), |&cause| cause.source())
+    std::iter::successors(Some(error), |&cause| cause.source())
 }

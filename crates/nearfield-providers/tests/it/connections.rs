@@ -3,10 +3,13 @@
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
-use nearfield_api::Backend as _;
+use nearfield_api::{Backend as _, Event};
+use nearfield_providers::{OpenAiCompatible, OpenAiCompatibleOptions};
 use nearfield_testkit::cloud_server::{CloudServer, Script, delta, finish};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpListener;
 
-use crate::support::{ask, backend, request};
+use crate::support::{ask, backend, request, text};
 
 #[tokio::test]
 async fn dropping_an_answer_closes_its_connection() {
@@ -47,4 +50,48 @@ async fn a_whole_answer_leaves_its_connection_for_the_next() {
     ask(&backend, request()).await;
     ask(&backend, request()).await;
     assert_eq!((server.seen().len(), server.connections()), (7, 1));
+}
+
+#[tokio::test]
+async fn an_answer_that_is_dropped_at_its_end_leaves_its_connection_too() {
+    let server = CloudServer::start().await.unwrap();
+    let backend = backend(&server);
+    for _ in 0..5 {
+        let mut stream = backend.generate(request()).await.unwrap();
+        while !matches!(stream.next().await.unwrap().unwrap(), Event::Done { .. }) {}
+        drop(stream);
+    }
+    assert_eq!((server.seen().len(), server.connections()), (5, 1));
+}
+
+/// A server that answers one request on each connection, says nothing of its intention, and closes it.
+#[tokio::test]
+async fn a_connection_that_was_closed_while_it_waited_is_not_used() {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let options =
+        OpenAiCompatibleOptions::new("cloud", format!("http://{}/v1", listener.local_addr().unwrap()));
+    let backend = OpenAiCompatible::new(options).unwrap();
+    let (closed, mut was_closed) = tokio::sync::mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                head.push(stream.read_u8().await.unwrap());
+            }
+            let head = String::from_utf8(head).unwrap();
+            let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")).unwrap();
+            stream.read_exact(&mut vec![0; length.parse().unwrap()]).await.unwrap();
+            let body = r#"{"choices":[{"message":{"content":"a"},"finish_reason":"stop"}]}"#;
+            let head = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length:";
+            stream.write_all(format!("{head} {}\r\n\r\n{body}", body.len()).as_bytes()).await.unwrap();
+            stream.shutdown().await.unwrap();
+            drop(stream);
+            closed.send(()).unwrap();
+        }
+    });
+    for _ in 0..3 {
+        assert_eq!(text(&ask(&backend, request()).await), "a");
+        was_closed.recv().await.unwrap();
+    }
+    assert!(was_closed.is_empty());
 }

@@ -1,0 +1,225 @@
+//! Connections without TLS, which whoever asks over them moves along.
+//!
+//! The library's own client gives each connection a task. A piece of an answer then goes through two tasks, and often
+//! through two processors, which at thousands of requests a second, and for a lone one, takes as long as all else that is
+//! done with it. Without TLS there is one request at a time on a connection, so nobody but its caller needs to look at it.
+
+use std::collections::HashMap;
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::task::{Context, Poll, Waker, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::uri::Authority;
+use http_body_util::Full;
+use hyper::Uri;
+use hyper::body::{Body as _, Incoming};
+use hyper::client::conn::http1::{self, Connection, SendRequest};
+use hyper::header::{HOST, HeaderValue};
+use tokio::runtime::Handle;
+use tokio::time::{Instant, sleep, timeout};
+use tower_service::Service as _;
+
+use super::bell::Bell;
+use super::connector::TookTooLong;
+use super::dial::{Dial, Wire};
+use super::{LONGEST_IDLE_CONNECTION, Request, SendError};
+
+/// One connection.
+struct Line {
+    sender: SendRequest<Full<Bytes>>,
+    /// `None` once it has ended.
+    connection: Option<Box<Connection<Wire, Full<Bytes>>>>,
+    bell: Arc<Bell>,
+    /// Rings it.
+    waker: Waker,
+    /// Whether a proxy reads what is asked.
+    proxied: bool,
+}
+
+impl Line {
+    /// Polls what waits for the connection, and the connection with it.
+    fn poll<T>(
+        &mut self,
+        context: &mut Context<'_>,
+        mut waits: impl FnMut(&mut Context<'_>) -> Poll<T>,
+    ) -> Poll<T> {
+        let (bell, waker) = (Arc::clone(&self.bell), self.waker.clone());
+        bell.poll(context, &waker, |inner| {
+            self.advance(inner);
+            waits(inner)
+        })
+    }
+
+    fn advance(&mut self, context: &mut Context<'_>) {
+        let ended = self.connection.as_mut().is_none_or(|own| Pin::new(own).poll(context).is_ready());
+        if ended {
+            // Why is told to the request that is under way.
+            self.connection = None;
+        }
+    }
+
+    /// Whether it can be asked, after a look at what came while nobody waited.
+    fn is_ready(&mut self) -> bool {
+        self.advance(&mut Context::from_waker(Waker::noop()));
+        self.connection.is_some() && self.sender.is_ready()
+    }
+}
+
+type Idle = HashMap<Authority, Vec<(Line, Instant)>>;
+
+/// Connections that wait for their next request.
+#[derive(Clone)]
+pub(super) struct Lines {
+    dial: Dial,
+    connect: Duration,
+    idle: Arc<Mutex<Idle>>,
+}
+
+impl Lines {
+    pub(super) fn new(dial: Dial, connect: Duration) -> Self {
+        Self { dial, connect, idle: Arc::default() }
+    }
+
+    /// Sends a request to an address without TLS.
+    pub(super) async fn send(
+        &self,
+        mut request: Request,
+    ) -> Result<(http::response::Parts, LineBody), SendError> {
+        let address = request.uri().clone();
+        let authority = address.authority().cloned().unwrap_or_else(|| Authority::from_static("localhost"));
+        if let Ok(host) = HeaderValue::from_str(authority.as_str()) {
+            request.headers_mut().entry(HOST).or_insert(host);
+        }
+        loop {
+            let used = self.take(&authority);
+            let again = used.is_some();
+            let mut line = match used {
+                Some(line) => line,
+                None => self.open(address.clone()).await?,
+            };
+            *request.uri_mut() = target(&address, line.proxied);
+            let mut answering = pin!(line.sender.try_send_request(request));
+            let answered = poll_fn(|context| line.poll(context, |inner| answering.as_mut().poll(inner)));
+            match answered.await {
+                Ok(response) => {
+                    let (head, body) = response.into_parts();
+                    return Ok((
+                        head,
+                        LineBody { body: Some(body), line: Some(line), authority, lines: self.clone() },
+                    ));
+                }
+                Err(mut error) => match error.take_message().filter(|_| again) {
+                    // It was closed while it waited, before anything was sent.
+                    Some(unsent) => request = unsent,
+                    None => return Err(SendError::Broken(error.into_error().into())),
+                },
+            }
+        }
+    }
+
+    async fn open(&self, address: Uri) -> Result<Line, SendError> {
+        let connecting = self.dial.clone().call(address);
+        let wire = match timeout(self.connect, connecting).await {
+            Ok(wire) => wire.map_err(SendError::Unconnected)?,
+            Err(_) => return Err(SendError::Unconnected(TookTooLong.into())),
+        };
+        let proxied = wire.is_proxied();
+        let made = http1::handshake(wire).await;
+        let (sender, connection) = made.map_err(|error| SendError::Unconnected(error.into()))?;
+        let bell = Arc::<Bell>::default();
+        let waker = Waker::from(Arc::clone(&bell));
+        Ok(Line { sender, connection: Some(Box::new(connection)), bell, waker, proxied })
+    }
+
+    /// The connection that was used last: those used before may be closed first.
+    fn take(&self, authority: &Authority) -> Option<Line> {
+        loop {
+            let (mut line, since) =
+                self.idle.lock().unwrap_or_else(PoisonError::into_inner).get_mut(authority)?.pop()?;
+            if since.elapsed() < LONGEST_IDLE_CONNECTION && line.is_ready() {
+                return Some(line);
+            }
+        }
+    }
+
+    /// Keeps a connection for another request, unless the program ends.
+    fn put(&self, authority: Authority, line: Line) {
+        let Ok(runtime) = Handle::try_current() else { return };
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        if idle.is_empty() {
+            runtime.spawn(close_idle(Arc::downgrade(&self.idle)));
+        }
+        idle.entry(authority).or_default().push((line, Instant::now()));
+    }
+}
+
+/// Closes what was not used for long, or was closed by its other end, until there is nothing more.
+async fn close_idle(idle: Weak<Mutex<Idle>>) {
+    loop {
+        sleep(LONGEST_IDLE_CONNECTION / 8).await;
+        let Some(idle) = idle.upgrade() else { return };
+        let mut idle = idle.lock().unwrap_or_else(PoisonError::into_inner);
+        idle.retain(|_, lines| {
+            lines.retain_mut(|(line, since)| since.elapsed() < LONGEST_IDLE_CONNECTION && line.is_ready());
+            !lines.is_empty()
+        });
+        if idle.is_empty() {
+            return;
+        }
+    }
+}
+
+/// An address as it stands in a request: whole for a proxy, else without scheme and host.
+fn target(address: &Uri, whole: bool) -> Uri {
+    let path = address.path_and_query().filter(|_| !whole);
+    path.map_or_else(|| address.clone(), |path| Uri::from(path.clone()))
+}
+
+/// The body of a reply. When it is dropped and its end is there, read or not, its connection serves another request; else
+/// the connection is closed.
+pub(super) struct LineBody {
+    /// `None` only while it is dropped.
+    body: Option<Incoming>,
+    line: Option<Line>,
+    authority: Authority,
+    lines: Lines,
+}
+
+impl LineBody {
+    /// The next bytes; `None` at the end.
+    pub(super) async fn chunk(&mut self) -> Result<Option<Bytes>, hyper::Error> {
+        poll_fn(|context| self.poll_chunk(context)).await
+    }
+
+    fn poll_chunk(&mut self, context: &mut Context<'_>) -> Poll<Result<Option<Bytes>, hyper::Error>> {
+        let (Some(body), Some(line)) = (&mut self.body, &mut self.line) else { return Poll::Ready(Ok(None)) };
+        line.poll(context, |inner| {
+            loop {
+                let Some(frame) = ready!(Pin::new(&mut *body).poll_frame(inner)) else {
+                    return Poll::Ready(Ok(None));
+                };
+                // Trailers say nothing to us.
+                if let Ok(bytes) = frame?.into_data()
+                    && !bytes.is_empty()
+                {
+                    return Poll::Ready(Ok(Some(bytes)));
+                }
+            }
+        })
+    }
+}
+
+impl Drop for LineBody {
+    fn drop(&mut self) {
+        // Without it the connection reads the rest that is there, and ends where there is more to come.
+        self.body = None;
+        if let Some(mut line) = self.line.take()
+            && line.is_ready()
+        {
+            self.lines.put(self.authority.clone(), line);
+        }
+    }
+}
