@@ -31,6 +31,8 @@ use crate::limits::Limits;
 
 /// The smallest buffer that the HTTP library accepts.
 const LEAST_BUFFER: usize = 8192;
+/// Headers of one request that it takes unless told otherwise.
+const USUAL_HEADERS: usize = 100;
 /// How long a connection without a request stays when the server stops: what was written can still leave.
 const DRAIN_IDLE: Duration = Duration::from_millis(500);
 /// Interval of HTTP/2 pings, and the wait for their answer.
@@ -122,8 +124,11 @@ fn builder(limits: &Limits, shutdown: &Shutdown) -> Builder<Executor> {
         .http1()
         .timer(TokioTimer::new())
         .header_read_timeout(limits.header_read)
-        .max_buf_size(limits.header_bytes.max(LEAST_BUFFER))
-        .max_headers(limits.headers);
+        .max_buf_size(limits.header_bytes.max(LEAST_BUFFER));
+    // The watch refuses what passes our own limit, and to set one here costs every request.
+    if limits.headers > USUAL_HEADERS {
+        builder.http1().max_headers(limits.headers);
+    }
     builder
         .http2()
         .timer(TokioTimer::new())

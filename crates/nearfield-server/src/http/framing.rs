@@ -107,9 +107,17 @@ impl HeadWatch {
         if !may_end(head.get(old.saturating_sub(2)..).unwrap_or_default()) {
             return self.wait(head);
         }
-        let mut fields = vec![httparse::EMPTY_HEADER; self.headers];
-        let mut request = httparse::Request::new(&mut fields);
-        match request.parse(&head) {
+        // Few requests have more headers than these.
+        let (mut few, mut many) = ([httparse::EMPTY_HEADER; 32], Vec::new());
+        let usual = few.len().min(self.headers);
+        let mut request = httparse::Request::new(few.get_mut(..usual).unwrap_or_default());
+        let mut parsed = request.parse(&head);
+        if parsed == Err(httparse::Error::TooManyHeaders) {
+            many.resize(self.headers, httparse::EMPTY_HEADER);
+            request = httparse::Request::new(&mut many);
+            parsed = request.parse(&head);
+        }
+        match parsed {
             Ok(httparse::Status::Partial) => self.wait(head),
             Ok(httparse::Status::Complete(length)) if length > self.header_bytes => {
                 self.refuse(HeadProblem::TooLarge)
@@ -241,6 +249,18 @@ mod tests {
         check(&"x".repeat(600), Some((0, HeadProblem::TooLarge)));
         check(&format!("GET / HTTP/1.1\r\n{}\r\n", "a: b\r\n".repeat(17)), Some((0, HeadProblem::TooLarge)));
         check(&format!("GET / HTTP/1.1\r\n{}\r\n", "a: b\r\n".repeat(16)), None);
+    }
+
+    #[test]
+    fn the_limit_of_headers_holds_beyond_the_few_that_are_usual() {
+        for (limit, count, refused) in [(100, 33, false), (100, 100, false), (100, 101, true), (40, 41, true)]
+        {
+            let verdict = Verdict::default();
+            let mut watch = HeadWatch::new(1 << 16, limit, verdict.clone());
+            watch.feed(format!("GET / HTTP/1.1\r\n{}\r\n", "a: b\r\n".repeat(count)).as_bytes());
+            let expected = refused.then_some((0, HeadProblem::TooLarge));
+            assert_eq!(verdict.0.get().copied(), expected, "{count} headers of at most {limit}");
+        }
     }
 
     #[test]
