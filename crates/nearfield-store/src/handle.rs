@@ -180,7 +180,9 @@ impl RowHandle {
         let position = self.attempts;
         let held = self.held.take();
         let admits = held.is_some();
-        let mut records = Vec::from_iter(held);
+        // They are kept for a while: no room for more than these.
+        let mut records = Vec::with_capacity(1 + usize::from(admits));
+        records.extend(held);
         records.push(Record::AttemptStarted(AttemptStarted {
             id: self.id.clone(),
             position,

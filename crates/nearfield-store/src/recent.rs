@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use crate::record::Record;
 
 /// The most bytes of the journal whose records are kept.
-const MOST: u64 = 4 * 1024 * 1024;
+const MOST: u64 = 3 * 1024 * 1024;
 
 /// The records of the last writes, each with where its write begins in the file. What does not follow on what is asked for
 /// is read from the file instead.
