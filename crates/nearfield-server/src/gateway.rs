@@ -416,7 +416,6 @@ fn facts_of(configured: &ConfiguredBackend) -> BackendFacts {
     }
 }
 
-/// What cannot be recorded is not sent anywhere.
 fn admission(caller: &Caller, request: &Request, reason: String, policy_hash: String) -> Admission {
     Admission {
         key_id: Some(caller.key_id.clone()),
@@ -428,6 +427,7 @@ fn admission(caller: &Caller, request: &Request, reason: String, policy_hash: St
     }
 }
 
+/// What cannot be recorded is not sent anywhere.
 fn unrecorded(error: &nearfield_store::StoreError) -> Error {
     tracing::error!(%error, "a request was refused because the ledger cannot record it");
     let message = "the request cannot be recorded, so it was not answered; the server's log says why";

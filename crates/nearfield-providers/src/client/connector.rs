@@ -52,11 +52,14 @@ impl Service<Uri> for Connector {
 
     fn call(&mut self, address: Uri) -> Self::Future {
         let (connecting, wait) = (self.inner.call(address), self.timeout);
-        Box::pin(async move {
-            match timeout(wait, connecting).await {
-                Ok(connected) => connected,
-                Err(_) => Err(TookTooLong.into()),
-            }
-        })
+        Box::pin(in_time(wait, connecting))
     }
+}
+
+/// A connection, unless it takes longer than this.
+pub(super) async fn in_time<T>(
+    wait: Duration,
+    connecting: impl Future<Output = Result<T, BoxError>>,
+) -> Result<T, BoxError> {
+    timeout(wait, connecting).await.unwrap_or_else(|_| Err(TookTooLong.into()))
 }

@@ -119,10 +119,8 @@ impl Proxy {
         let bare = url.set_username("").and_then(|()| url.set_password(None));
         bare.map_err(|()| wrong("it has no host"))?;
         let address = url.as_str().parse().map_err(|_| wrong("it cannot be asked for"))?;
-        let mut tls = tls.clone();
-        tls.alpn_protocols.clear();
         let way = HttpsConnectorBuilder::new()
-            .with_tls_config(tls)
+            .with_tls_config(tls.clone())
             .https_or_http()
             .enable_http1()
             .wrap_connector(tcp());

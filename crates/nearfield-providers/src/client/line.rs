@@ -8,30 +8,29 @@ use std::collections::HashMap;
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::task::{Context, Poll, Waker, ready};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::uri::Authority;
 use http_body_util::Full;
 use hyper::Uri;
-use hyper::body::{Body as _, Incoming};
+use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, Connection, SendRequest};
 use hyper::header::{HOST, HeaderValue};
 use tokio::runtime::Handle;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep};
 use tower_service::Service as _;
 
 use super::bell::Bell;
-use super::connector::TookTooLong;
+use super::connector::in_time;
 use super::dial::{Dial, Wire};
-use super::{LONGEST_IDLE_CONNECTION, Request, SendError};
+use super::{LONGEST_IDLE_CONNECTION, Request, SendError, poll_chunk};
 
 /// One connection.
 struct Line {
     sender: SendRequest<Full<Bytes>>,
-    /// `None` once it has ended.
-    connection: Option<Box<Connection<Wire, Full<Bytes>>>>,
+    connection: Moving,
     bell: Arc<Bell>,
     /// Rings it.
     waker: Waker,
@@ -46,37 +45,41 @@ impl Line {
         context: &mut Context<'_>,
         mut waits: impl FnMut(&mut Context<'_>) -> Poll<T>,
     ) -> Poll<T> {
-        let (bell, waker) = (Arc::clone(&self.bell), self.waker.clone());
-        bell.poll(context, &waker, |inner| {
-            self.advance(inner);
+        let Self { connection, bell, waker, .. } = self;
+        bell.poll(context, waker, |inner| {
+            advance(connection, inner);
             waits(inner)
         })
     }
 
-    fn advance(&mut self, context: &mut Context<'_>) {
-        let ended = self.connection.as_mut().is_none_or(|own| Pin::new(own).poll(context).is_ready());
-        if ended {
-            // Why is told to the request that is under way.
-            self.connection = None;
-        }
-    }
-
     /// Whether it can be asked, after a look at what came while nobody waited.
     fn is_ready(&mut self) -> bool {
-        self.advance(&mut Context::from_waker(Waker::noop()));
+        advance(&mut self.connection, &mut Context::from_waker(Waker::noop()));
         self.connection.is_some() && self.sender.is_ready()
     }
 }
 
-type Idle = HashMap<Authority, Vec<(Line, Instant)>>;
+/// What moves a connection; `None` once it has ended.
+type Moving = Option<Box<Connection<Wire, Full<Bytes>>>>;
 
-/// Connections that wait for their next request.
-#[derive(Clone)]
+fn advance(connection: &mut Moving, context: &mut Context<'_>) {
+    let ended = connection.as_mut().is_none_or(|own| Pin::new(own).poll(context).is_ready());
+    if ended {
+        // Why is told to the request that is under way.
+        *connection = None;
+    }
+}
+
+/// Makes connections, and keeps them.
 pub(super) struct Lines {
     dial: Dial,
     connect: Duration,
-    idle: Arc<Mutex<Idle>>,
+    idle: Arc<Idle>,
 }
+
+/// Connections that wait for their next request, and since when.
+#[derive(Default)]
+struct Idle(Mutex<HashMap<Authority, Vec<(Line, Instant)>>>);
 
 impl Lines {
     pub(super) fn new(dial: Dial, connect: Duration) -> Self {
@@ -94,7 +97,7 @@ impl Lines {
             request.headers_mut().entry(HOST).or_insert(host);
         }
         loop {
-            let used = self.take(&authority);
+            let used = self.idle.take(&authority);
             let again = used.is_some();
             let mut line = match used {
                 Some(line) => line,
@@ -106,10 +109,8 @@ impl Lines {
             match answered.await {
                 Ok(response) => {
                     let (head, body) = response.into_parts();
-                    return Ok((
-                        head,
-                        LineBody { body: Some(body), line: Some(line), authority, lines: self.clone() },
-                    ));
+                    let idle = Arc::clone(&self.idle);
+                    return Ok((head, LineBody { body: Some(body), line: Some(line), authority, idle }));
                 }
                 Err(mut error) => match error.take_message().filter(|_| again) {
                     // It was closed while it waited, before anything was sent.
@@ -122,10 +123,7 @@ impl Lines {
 
     async fn open(&self, address: Uri) -> Result<Line, SendError> {
         let connecting = self.dial.clone().call(address);
-        let wire = match timeout(self.connect, connecting).await {
-            Ok(wire) => wire.map_err(SendError::Unconnected)?,
-            Err(_) => return Err(SendError::Unconnected(TookTooLong.into())),
-        };
+        let wire = in_time(self.connect, connecting).await.map_err(SendError::Unconnected)?;
         let proxied = wire.is_proxied();
         let made = http1::handshake(wire).await;
         let (sender, connection) = made.map_err(|error| SendError::Unconnected(error.into()))?;
@@ -133,12 +131,14 @@ impl Lines {
         let waker = Waker::from(Arc::clone(&bell));
         Ok(Line { sender, connection: Some(Box::new(connection)), bell, waker, proxied })
     }
+}
 
+impl Idle {
     /// The connection that was used last: those used before may be closed first.
     fn take(&self, authority: &Authority) -> Option<Line> {
         loop {
             let (mut line, since) =
-                self.idle.lock().unwrap_or_else(PoisonError::into_inner).get_mut(authority)?.pop()?;
+                self.0.lock().unwrap_or_else(PoisonError::into_inner).get_mut(authority)?.pop()?;
             if since.elapsed() < LONGEST_IDLE_CONNECTION && line.is_ready() {
                 return Some(line);
             }
@@ -146,22 +146,22 @@ impl Lines {
     }
 
     /// Keeps a connection for another request, unless the program ends.
-    fn put(&self, authority: Authority, line: Line) {
+    fn put(self: &Arc<Self>, authority: Authority, line: Line) {
         let Ok(runtime) = Handle::try_current() else { return };
-        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut idle = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if idle.is_empty() {
-            runtime.spawn(close_idle(Arc::downgrade(&self.idle)));
+            runtime.spawn(close_idle(Arc::downgrade(self)));
         }
         idle.entry(authority).or_default().push((line, Instant::now()));
     }
 }
 
 /// Closes what was not used for long, or was closed by its other end, until there is nothing more.
-async fn close_idle(idle: Weak<Mutex<Idle>>) {
+async fn close_idle(idle: Weak<Idle>) {
     loop {
         sleep(LONGEST_IDLE_CONNECTION / 8).await;
         let Some(idle) = idle.upgrade() else { return };
-        let mut idle = idle.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut idle = idle.0.lock().unwrap_or_else(PoisonError::into_inner);
         idle.retain(|_, lines| {
             lines.retain_mut(|(line, since)| since.elapsed() < LONGEST_IDLE_CONNECTION && line.is_ready());
             !lines.is_empty()
@@ -185,30 +185,17 @@ pub(super) struct LineBody {
     body: Option<Incoming>,
     line: Option<Line>,
     authority: Authority,
-    lines: Lines,
+    idle: Arc<Idle>,
 }
 
 impl LineBody {
     /// The next bytes; `None` at the end.
-    pub(super) async fn chunk(&mut self) -> Result<Option<Bytes>, hyper::Error> {
-        poll_fn(|context| self.poll_chunk(context)).await
-    }
-
-    fn poll_chunk(&mut self, context: &mut Context<'_>) -> Poll<Result<Option<Bytes>, hyper::Error>> {
+    pub(super) fn poll_chunk(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<Result<Option<Bytes>, hyper::Error>> {
         let (Some(body), Some(line)) = (&mut self.body, &mut self.line) else { return Poll::Ready(Ok(None)) };
-        line.poll(context, |inner| {
-            loop {
-                let Some(frame) = ready!(Pin::new(&mut *body).poll_frame(inner)) else {
-                    return Poll::Ready(Ok(None));
-                };
-                // Trailers say nothing to us.
-                if let Ok(bytes) = frame?.into_data()
-                    && !bytes.is_empty()
-                {
-                    return Poll::Ready(Ok(Some(bytes)));
-                }
-            }
-        })
+        line.poll(context, |inner| poll_chunk(body, inner))
     }
 }
 
@@ -219,7 +206,7 @@ impl Drop for LineBody {
         if let Some(mut line) = self.line.take()
             && line.is_ready()
         {
-            self.lines.put(self.authority.clone(), line);
+            self.idle.put(self.authority.clone(), line);
         }
     }
 }

@@ -7,12 +7,15 @@ mod line;
 mod tls;
 
 use std::error::Error as StdError;
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::{BodyExt as _, Full};
+use http_body_util::Full;
 use hyper::StatusCode;
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 use hyper::header::{HeaderMap, HeaderValue, PROXY_AUTHORIZATION, USER_AGENT};
 use hyper_util::client::legacy;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
@@ -65,7 +68,6 @@ impl From<legacy::Error> for SendError {
 /// Sends requests over connections that it keeps. It follows no redirect, since policy did not allow the other place,
 /// and repeats nothing that can have left. The environment's proxies are ignored: only a proxy that the backend names is
 /// used, and this machine is never reached through one.
-#[derive(Clone)]
 pub(crate) struct Client {
     /// With TLS, where several requests may share a connection.
     shared: legacy::Client<Connector, Full<Bytes>>,
@@ -140,20 +142,25 @@ impl Response {
 
     /// The next bytes of the body; `None` at its end.
     pub(crate) async fn chunk(&mut self) -> Result<Option<Bytes>, hyper::Error> {
-        let body = match &mut self.body {
-            Body::Line(body) => return body.chunk().await,
-            Body::Shared(body) => body,
-        };
-        while let Some(frame) = body.frame().await {
-            // Trailers say nothing to us.
-            if let Ok(bytes) = frame?.into_data()
-                && !bytes.is_empty()
-            {
-                return Ok(Some(bytes));
-            }
-        }
-        Ok(None)
+        poll_fn(|context| match &mut self.body {
+            Body::Line(body) => body.poll_chunk(context),
+            Body::Shared(body) => poll_chunk(body, context),
+        })
+        .await
     }
+}
+
+/// The next bytes of a body; `None` at its end.
+fn poll_chunk(body: &mut Incoming, context: &mut Context<'_>) -> Poll<Result<Option<Bytes>, hyper::Error>> {
+    while let Some(frame) = ready!(Pin::new(&mut *body).poll_frame(context)) {
+        // Trailers say nothing to us.
+        if let Ok(bytes) = frame?.into_data()
+            && !bytes.is_empty()
+        {
+            return Poll::Ready(Ok(Some(bytes)));
+        }
+    }
+    Poll::Ready(Ok(None))
 }
 
 /// The error for a request that found no answer.
