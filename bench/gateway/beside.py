@@ -17,13 +17,16 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import environment  # noqa: E402
-from serving import BINARY  # noqa: E402
+from serving import BINARY, Serve  # noqa: E402
 
 ROOT, HERE = environment.ROOT, Path(__file__).resolve().parent
 TOOLS = ROOT / "target/bench-gateway"
+SHIPPED = ROOT / "target/dist/nearfield"
 LOAD = TOOLS / "release/nearfield-bench-gateway"
 REDACT, PORTKEY, HONO = "0.12.7", "1.15.2", "1.3.3"
+LOCAL_MODEL = "smollm2:135m"
 TEXT = "Please summarise the minutes of the meeting on the new bicycle shed and list what was decided. " * 10
+PERSONAL = "Anna Lind (anna.lind@example.org, +1 212 555 0187) asks for the minutes of last month. " * 3 + TEXT[:400]
 NAMES = ["n", "errors", "seconds", "first50", "first99", "end50", "end99", "way50", "way99", "pieces", "lost"]
 POLICY = """
 [backend.mock]
@@ -57,8 +60,8 @@ def prepare(wanted):
     TOOLS.mkdir(parents=True, exist_ok=True)
     build = ["cargo", "build", "--quiet", "--release", "--locked", "--manifest-path", HERE / "Cargo.toml"]
     subprocess.run([*build, "--target-dir", TOOLS], check=True)
-    if "nearfield as shipped" in wanted:
-        subprocess.run(["cargo", "build", "--quiet", "--profile", "dist"], cwd=ROOT, check=True)
+    if "nearfield as shipped" in wanted and not SHIPPED.exists():
+        raise SystemExit(f"{SHIPPED} is missing: cargo xtask dist")
     if "redact-gateway" in wanted and not (TOOLS / "bin/redact-gateway").exists():
         install = ["cargo", "install", "--quiet", "--locked", "--no-default-features", "--root", TOOLS]
         subprocess.run([*install, f"redact-gateway@{REDACT}"], check=True)
@@ -75,9 +78,9 @@ def prepare(wanted):
 class Gateway:
     """A gateway in front of the mock, as a process of its own."""
 
-    def __init__(self, name, mock, folder):
-        self.name, self.mock, self.folder, self.port = name, mock, folder, free_port()
-        self.path, self.process = "/v1/chat/completions", None
+    def __init__(self, name, mock, folder, binary=BINARY):
+        self.name, self.mock, self.folder, self.port, self.binary = name, mock, folder, free_port(), binary
+        self.path, self.process, self.text = "/v1/chat/completions", None, TEXT
         self.headers = {"Authorization": "Bearer sk-bench"}
         self.quiet = {**os.environ, "OTEL_SDK_DISABLED": "true", "RUST_LOG": "warn"}
 
@@ -136,8 +139,7 @@ class Gateway:
         )
         self.quiet |= {"NEARFIELD_API_KEY": key, "MOCK_KEY": "sk-mock"}
         self.headers = {"Authorization": f"Bearer {key}"}
-        binary = ROOT / "target/dist/nearfield" if "shipped" in self.name else BINARY
-        base = [binary, "--data-dir", folder]
+        base = [SHIPPED if "shipped" in self.name else self.binary, "--data-dir", folder]
         (folder / "policy.toml").write_text(POLICY)
         return [*base, "serve", "--port", self.port, "--config", folder / "nearfield.toml"]
 
@@ -167,7 +169,7 @@ class Gateway:
         return [python.parent / "litellm", "--config", file, "--host", "127.0.0.1", "--port", self.port]
 
     def body(self, stream):
-        body = {"model": "paced" if stream else "m", "messages": [{"role": "user", "content": TEXT}], "stream": stream}
+        body = {"model": "paced" if stream else "m", "messages": [{"role": "user", "content": self.text}], "stream": stream}
         return json.dumps({**body, "max_tokens": 200})
 
     def load(self, connections, seconds, kind="whole"):
@@ -234,9 +236,9 @@ def table(medians, memory):
               f"{memory[name][0]:.0f} / {memory[name][1]:.0f} | {of['errors']:.0f} |")
 
 
-def soak(mock, folder, minutes):
+def soak(name, mock, folder, minutes):
     """Resident memory under 256 connections and 256 streams, each half of the time, and its slope after a quarter."""
-    with Gateway("nearfield", mock, folder) as gateway:
+    with Gateway(name, mock, folder) as gateway:
         begun, points = time.monotonic(), []
         while time.monotonic() - begun < minutes * 60:
             gateway.load(256, 5)
@@ -246,7 +248,27 @@ def soak(mock, folder, minutes):
         late = points[len(points) // 4 :]
         x, y = [p[0] for p in late], [p[1] for p in late]
         slope = statistics.linear_regression(x, y).slope if len(late) > 2 else float("nan")
-        print(f"soak of {minutes} minutes: {max(p[1] for p in points):.1f} MiB at most, {slope:.2f} MiB/min")
+        print(f"{name}, {minutes} minutes: {max(p[1] for p in points):.1f} MiB at most, {slope:.2f} MiB/min")
+
+
+def train(mock, folder, binary):
+    """What `cargo xtask dist` counts: the loads of the table with and without translation, and answers of this machine."""
+    for name in ("nearfield", "nearfield translated"):
+        with Gateway(name, mock, folder, binary) as gateway:
+            for gateway.text in (TEXT, PERSONAL):
+                for connections, kind in SHAPES.values():
+                    assert gateway.load(connections, 3, kind)["errors"] == 0
+    data = TOOLS / "data"
+    subprocess.run([binary, "--data-dir", data, "pull", "--quiet", LOCAL_MODEL], check=True)
+    with Serve(binary, data, "--model", LOCAL_MODEL) as server:
+        for stream in [True, False] * 8:
+            body = {"model": LOCAL_MODEL, "messages": [{"role": "user", "content": TEXT}], "stream": stream, "max_tokens": 32}
+            headers = {"Authorization": f"Bearer {server.key}", "Content-Type": "application/json"}
+            request = urllib.request.Request(
+                f"{server.base_url}/chat/completions", json.dumps(body).encode(), headers
+            )
+            with urllib.request.urlopen(request, timeout=120) as answer:
+                assert answer.read()
 
 
 def main():
@@ -255,19 +277,23 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=2.0, help="of each load [default: %(default)s]")
-    parser.add_argument("--only", nargs="*", default=everything, help=f"some of {everything}")
-    parser.add_argument("--soak", type=float, metavar="MINUTES", help="memory under load instead")
+    parser.add_argument("--only", nargs="+", help=f"some of {everything}")
+    parser.add_argument("--soak", type=float, metavar="MINUTES", help="memory of the first of them under load instead")
+    parser.add_argument("--train", type=Path, metavar="BINARY", help="only the loads that a build's profile is made of")
     arguments = parser.parse_args()
-    prepare(arguments.only if not arguments.soak else [])
+    names = arguments.only or (["nearfield"] if arguments.soak else everything)
+    prepare([] if arguments.train else names)
     port = free_port()
     mock = subprocess.Popen([LOAD, "mock", str(port)], stdout=subprocess.DEVNULL)
     try:
         with tempfile.TemporaryDirectory(prefix="nearfield-gateway-") as folder:
             time.sleep(0.2)
-            if arguments.soak:
-                soak(port, Path(folder), min(arguments.soak, 15))
+            if arguments.train:
+                train(port, Path(folder), arguments.train.resolve())
+            elif arguments.soak:
+                soak(names[0], port, Path(folder), min(arguments.soak, 15))
             else:
-                table(*alternate(arguments.only, port, Path(folder), arguments.rounds, arguments.seconds))
+                table(*alternate(names, port, Path(folder), arguments.rounds, arguments.seconds))
     finally:
         mock.terminate()
         mock.wait()

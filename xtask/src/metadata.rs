@@ -20,7 +20,7 @@ impl Graph {
     /// Asks cargo.
     pub(crate) fn load() -> Result<Self> {
         let output = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
-            .args(["metadata", "--format-version=1", "--locked", "--filter-platform", &platform()?])
+            .args(["metadata", "--format-version=1", "--locked", "--filter-platform", &rustc_says("host: ")?])
             .output()
             .context("cargo metadata does not run")?;
         if !output.status.success() {
@@ -87,12 +87,12 @@ fn text(value: &Value) -> String {
     value.as_str().unwrap_or_default().to_owned()
 }
 
-/// The target triple of this machine.
-fn platform() -> Result<String> {
+/// The rest of the line of `rustc -vV` that begins so: `host: ` is this machine's target triple.
+pub(crate) fn rustc_says(begin: &str) -> Result<String> {
     let output = Command::new("rustc").arg("-vV").output().context("rustc does not run")?;
     let said = String::from_utf8_lossy(&output.stdout);
-    let host = said.lines().find_map(|line| line.strip_prefix("host: "));
-    Ok(host.context("rustc does not tell its host")?.to_owned())
+    let rest = said.lines().find_map(|line| line.strip_prefix(begin));
+    Ok(rest.with_context(|| format!("rustc does not tell its {begin}"))?.to_owned())
 }
 
 #[cfg(test)]

@@ -48,6 +48,9 @@ pub enum StoreError {
         /// How long was waited.
         seconds: u64,
     },
+    /// The system gave no thread to the ledger's writer.
+    #[error("the ledger's writer cannot be started: {0}; raise this user's limit of threads")]
+    Thread(io::Error),
     /// The ledger's writer has ended: it was closed.
     #[error("the ledger is closed")]
     Closed,

@@ -2,9 +2,11 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::thread;
 
 use jiff::Timestamp;
 use sqlx::{SqliteConnection, SqlitePool};
+use tokio::runtime;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::database::{self, Database};
@@ -44,7 +46,7 @@ pub struct Recovery {
 
 impl Ledger {
     /// Opens or creates the ledger in `folder`: carries over the journals of processes that died, closes what they
-    /// left open as `unknown`, and starts the writer on the current tokio runtime.
+    /// left open as `unknown`, and starts the writer's thread.
     pub async fn open(folder: impl Into<PathBuf>) -> Result<Self, StoreError> {
         let folder = folder.into();
         let journals = folder.join("journal");
@@ -59,7 +61,7 @@ impl Ledger {
         let reader = journal.reader()?;
         let (commands, received) = mpsc::unbounded_channel();
         let task = Writer::new(Arc::clone(&journal), reader, writer, received);
-        tokio::spawn(Box::pin(task.run()));
+        start(task)?;
         Ok(Self { inner: Arc::new(Inner { journal, readers, commands, recovery }) })
     }
 
@@ -119,6 +121,14 @@ impl Ledger {
     pub(crate) fn journal(&self) -> &Journal {
         &self.inner.journal
     }
+}
+
+/// Runs the writer on a thread of its own: what waits for the database's thread so often would wake others each time.
+fn start(writer: Writer) -> Result<(), StoreError> {
+    let runtime = runtime::Builder::new_current_thread().enable_time().build().map_err(StoreError::Thread)?;
+    let thread = thread::Builder::new().name("ledger".to_owned());
+    thread.spawn(move || runtime.block_on(writer.run())).map_err(StoreError::Thread)?;
+    Ok(())
 }
 
 async fn recover(writer: &mut SqliteConnection, journals: &Path) -> Result<Recovery, StoreError> {

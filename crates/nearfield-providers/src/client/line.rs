@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ use hyper::Uri;
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, Connection, SendRequest};
 use hyper::header::{HOST, HeaderValue};
-use tokio::runtime::Handle;
+use tokio::runtime::{self, Handle};
 use tokio::time::{Instant, sleep};
 use tower_service::Service as _;
 
@@ -36,6 +36,8 @@ struct Line {
     waker: Waker,
     /// Whether a proxy reads what is asked.
     proxied: bool,
+    /// The runtime that it was opened in, which hears what comes over it.
+    home: Handle,
 }
 
 impl Line {
@@ -77,9 +79,12 @@ pub(super) struct Lines {
     idle: Arc<Idle>,
 }
 
-/// Connections that wait for their next request, and since when.
+/// Connections that wait for their next request, and since when. Each serves the runtime that it was opened in: for
+/// another, each piece of an answer would wake up two processors.
 #[derive(Default)]
-struct Idle(Mutex<HashMap<Authority, Vec<(Line, Instant)>>>);
+struct Idle(Mutex<HashMap<runtime::Id, ByAuthority>>);
+
+type ByAuthority = HashMap<Authority, Vec<(Line, Instant)>>;
 
 impl Lines {
     pub(super) fn new(dial: Dial, connect: Duration) -> Self {
@@ -129,44 +134,52 @@ impl Lines {
         let (sender, connection) = made.map_err(|error| SendError::Unconnected(error.into()))?;
         let bell = Arc::<Bell>::default();
         let waker = Waker::from(Arc::clone(&bell));
-        Ok(Line { sender, connection: Some(Box::new(connection)), bell, waker, proxied })
+        let connection = Some(Box::new(connection));
+        Ok(Line { sender, connection, bell, waker, proxied, home: Handle::current() })
     }
 }
 
 impl Idle {
+    fn all(&self) -> MutexGuard<'_, HashMap<runtime::Id, ByAuthority>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// The connection that was used last: those used before may be closed first.
     fn take(&self, authority: &Authority) -> Option<Line> {
+        let runtime = Handle::try_current().ok()?.id();
         loop {
-            let (mut line, since) =
-                self.0.lock().unwrap_or_else(PoisonError::into_inner).get_mut(authority)?.pop()?;
+            let (mut line, since) = self.all().get_mut(&runtime)?.get_mut(authority)?.pop()?;
             if since.elapsed() < LONGEST_IDLE_CONNECTION && line.is_ready() {
                 return Some(line);
             }
         }
     }
 
-    /// Keeps a connection for another request, unless the program ends.
+    /// Keeps a connection for another request.
     fn put(self: &Arc<Self>, authority: Authority, line: Line) {
-        let Ok(runtime) = Handle::try_current() else { return };
-        let mut idle = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if idle.is_empty() {
-            runtime.spawn(close_idle(Arc::downgrade(self)));
+        let runtime = line.home.id();
+        let mut all = self.all();
+        let own = all.entry(runtime).or_default();
+        if own.is_empty() {
+            line.home.spawn(close_idle(Arc::downgrade(self), runtime));
         }
-        idle.entry(authority).or_default().push((line, Instant::now()));
+        own.entry(authority).or_default().push((line, Instant::now()));
     }
 }
 
-/// Closes what was not used for long, or was closed by its other end, until there is nothing more.
-async fn close_idle(idle: Weak<Idle>) {
+/// Closes what was not used for long in a runtime, or was closed by its other end, until there is nothing more.
+async fn close_idle(idle: Weak<Idle>, runtime: runtime::Id) {
     loop {
         sleep(LONGEST_IDLE_CONNECTION / 8).await;
         let Some(idle) = idle.upgrade() else { return };
-        let mut idle = idle.0.lock().unwrap_or_else(PoisonError::into_inner);
-        idle.retain(|_, lines| {
+        let mut all = idle.all();
+        let Some(own) = all.get_mut(&runtime) else { return };
+        own.retain(|_, lines| {
             lines.retain_mut(|(line, since)| since.elapsed() < LONGEST_IDLE_CONNECTION && line.is_ready());
             !lines.is_empty()
         });
-        if idle.is_empty() {
+        if own.is_empty() {
+            all.remove(&runtime);
             return;
         }
     }

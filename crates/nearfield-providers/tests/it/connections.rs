@@ -1,5 +1,6 @@
 //! Who holds a connection, and how long.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
@@ -9,7 +10,7 @@ use nearfield_testkit::cloud_server::{CloudServer, Script, delta, finish};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
-use crate::support::{ask, backend, request, text};
+use crate::support::{ask, backend, drain, request, text};
 
 #[tokio::test]
 async fn dropping_an_answer_closes_its_connection() {
@@ -62,6 +63,26 @@ async fn an_answer_that_is_dropped_at_its_end_leaves_its_connection_too() {
         drop(stream);
     }
     assert_eq!((server.seen().len(), server.connections()), (5, 1));
+}
+
+#[tokio::test]
+async fn a_connection_serves_the_runtime_that_it_was_opened_in() {
+    let server = CloudServer::start().await.unwrap();
+    let backend = Arc::new(backend(&server));
+    ask(&backend, request()).await;
+    let other = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let own = Arc::clone(&backend);
+    let stream = other.spawn(async move { own.generate(request()).await.unwrap() }).await.unwrap();
+    assert_eq!(server.connections(), 2);
+    // Also after its answer was read elsewhere.
+    drain(stream).await.unwrap();
+    ask(&backend, request()).await;
+    let own = Arc::clone(&backend);
+    other.spawn(async move { drop(ask(&own, request()).await) }).await.unwrap();
+    assert_eq!((server.seen().len(), server.connections()), (4, 2));
+    other.shutdown_background();
+    ask(&backend, request()).await;
+    assert_eq!((server.seen().len(), server.connections()), (5, 2));
 }
 
 /// A server that answers one request on each connection, says nothing of its intention, and closes it.

@@ -15,9 +15,11 @@ mod reply_body;
 mod routes;
 mod server;
 mod shutdown;
+mod workers;
 
 use std::sync::Arc;
 
+use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 
 use crate::gateway::Gateway;
@@ -50,4 +52,6 @@ struct Shared {
     /// Bytes of request bodies that may still be taken in.
     bodies: Arc<Semaphore>,
     shutdown: Shutdown,
+    /// Where work is done that would keep a worker from its other connections.
+    beside: Handle,
 }

@@ -71,6 +71,9 @@ pub enum ServeError {
         /// The port.
         port: u16,
     },
+    /// The system gives no threads to serve connections.
+    #[error("cannot serve connections: {0}; raise this user's limits of threads and open files")]
+    Workers(#[source] std::io::Error),
     /// The system does not let us listen there.
     #[error("cannot listen on {address}: {source}")]
     Listen {

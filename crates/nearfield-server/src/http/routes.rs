@@ -14,6 +14,7 @@ use nearfield_api::{Error, ErrorKind, Request};
 use nearfield_privacy::DataClass;
 use nearfield_router::rules::Claim;
 use percent_encoding::percent_decode_str;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::answer::generate;
 use super::body::{ReadBody, read_body};
@@ -25,7 +26,7 @@ use super::{HttpRequest, Reply, Service};
 use crate::gateway::Caller;
 use crate::keys::KnownKey;
 
-/// Bodies longer than this are parsed beside the threads that serve others.
+/// Requests longer than this are worked on beside the threads that serve others.
 const LARGE_BODY: usize = 64 << 10;
 
 /// A wire dialect's reader of request bodies.
@@ -163,10 +164,41 @@ async fn answer(
         Ok(caller) => caller,
         Err(error) => return error_response(&error),
     };
-    match parsed(body, service.limits.requests, parse).await {
+    if body.bytes.len() > LARGE_BODY {
+        return answer_large(service, record, caller, body, parse).await;
+    }
+    let parsed = parse(&body.bytes, &service.limits.requests);
+    drop(body);
+    match parsed {
         Ok((request, options)) => generate(service, record, &caller, request, options).await,
         Err(error) => error_response(&error),
     }
+}
+
+/// The same where to read the request, to search it and to write it anew takes long enough for others to notice.
+async fn answer_large(
+    service: &Service,
+    record: &Arc<Record>,
+    caller: Caller,
+    body: ReadBody,
+    parse: Parse,
+) -> Reply {
+    let (service, record) = (Arc::clone(service), Arc::clone(record));
+    let beside = service.beside.clone();
+    let work = async move {
+        let limits = service.limits.requests;
+        let parsed = tokio::task::spawn_blocking(move || parse(&body.bytes, &limits)).await;
+        match parsed {
+            Ok(Ok((request, options))) => generate(&service, &record, &caller, request, options).await,
+            Ok(Err(error)) => error_response(&error),
+            Err(_) => broke_off(),
+        }
+    };
+    AbortOnDropHandle::new(beside.spawn(Box::pin(work))).await.unwrap_or_else(|_| broke_off())
+}
+
+fn broke_off() -> Reply {
+    error_response(&Error::new(ErrorKind::Internal, "the work on the request broke off; the server goes on"))
 }
 
 /// Who asks, and what its headers say of the request. They may raise its class or narrow its candidates; what they cannot
@@ -200,15 +232,6 @@ fn caller(key: KnownKey, headers: &HeaderMap) -> Result<Caller, Error> {
     };
     let claim = Claim { class, backends: text("x-nearfield-backends")?.map(names), local_only };
     Ok(Caller { key_id: key.id, key_name: key.name, claim })
-}
-
-async fn parsed(body: ReadBody, limits: Limits, parse: Parse) -> Result<(Request, StreamOptions), Error> {
-    if body.bytes.len() <= LARGE_BODY {
-        return parse(&body.bytes, &limits);
-    }
-    tokio::task::spawn_blocking(move || parse(&body.bytes, &limits))
-        .await
-        .unwrap_or_else(|_| Err(Error::new(ErrorKind::Internal, "the request's body could not be parsed")))
 }
 
 async fn models(service: &Service) -> Reply {

@@ -1,18 +1,21 @@
 //! Listens, accepts, and stops.
 
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
-use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
+use tokio::time::{MissedTickBehavior, interval, sleep};
 use tokio_rustls::TlsAcceptor;
 
 use super::activity::Pulse;
-use super::connection::{ConnectionContext, refuse_connection, serve_connection};
+use super::connection::{ConnectionContext, refuse_connection};
 use super::options::{allowed_hosts, is_loopback, origins, resolve};
+use super::workers::{Workers, report};
 use super::{ServeError, ServerOptions, Shared, Shutdown};
 use crate::gateway::Gateway;
 use crate::keys::Authenticator;
@@ -27,8 +30,6 @@ const QUEUE: u32 = 1024;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// How often metrics are tidied.
 const UPKEEP: Duration = Duration::from_secs(5);
-/// How long cancelled work may take to notice.
-const LAST_WAIT: Duration = Duration::from_secs(2);
 
 /// A server that holds its port and does not answer yet.
 #[derive(Debug)]
@@ -92,18 +93,23 @@ impl Server {
             pulse: Arc::new(Pulse::new(limits.stall)),
             bodies: Arc::new(Semaphore::new(limits.bodies_in_flight_bytes.min(Semaphore::MAX_PERMITS))),
             shutdown: shutdown.clone(),
+            beside: Handle::current(),
         });
+        let context = Arc::new(ConnectionContext {
+            service: shared,
+            limits: limits.clone(),
+            tls: self.tls.map(TlsAcceptor::from),
+            shutdown: shutdown.clone(),
+        });
+        // The workers end with this, also where nobody waits for it any more.
+        let _end = OnDrop(|| shutdown.end());
         let listening = Listening {
             listener: self.listener,
             places: Arc::new(Semaphore::new(limits.connections)),
             refusals: Arc::new(Semaphore::new(REFUSALS)),
+            workers: Workers::start(&context, metrics.connections()).map_err(ServeError::Workers)?,
             metrics,
-            context: Arc::new(ConnectionContext {
-                service: shared,
-                limits,
-                tls: self.tls.map(TlsAcceptor::from),
-                shutdown,
-            }),
+            context,
         };
         tracing::info!(address = %self.address, "listening");
         listening.run().await;
@@ -137,83 +143,63 @@ struct Listening {
     listener: TcpListener,
     places: Arc<Semaphore>,
     refusals: Arc<Semaphore>,
+    workers: Workers,
     metrics: Arc<Metrics>,
     context: Arc<ConnectionContext>,
 }
 
 impl Listening {
     async fn run(self) {
-        let mut connections = JoinSet::new();
+        let mut refused = JoinSet::new();
         let mut upkeep = interval(UPKEEP);
         upkeep.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 () = self.context.shutdown.draining() => break,
-                Some(ended) = connections.join_next(), if !connections.is_empty() => report(&ended),
+                Some(ended) = refused.join_next(), if !refused.is_empty() => report(&ended),
                 _ = upkeep.tick() => self.metrics.upkeep(),
-                accepted = self.listener.accept() => match accepted {
-                    Ok((stream, _)) => self.take(stream, &mut connections),
-                    Err(error) => {
+                accepted = self.listener.accept() => {
+                    let taken = accepted.and_then(|(stream, _)| self.take(stream, &mut refused));
+                    if let Err(error) = taken {
                         tracing::warn!(%error, "cannot accept a connection");
                         sleep(ACCEPT_PAUSE).await;
                     }
-                },
+                }
             }
         }
         // From here on the system refuses new connections by itself.
         drop(self.listener);
-        drain(connections, &self.context).await;
+        drain(self.workers, &self.context).await;
     }
 
-    fn take(&self, stream: TcpStream, connections: &mut JoinSet<()>) {
-        let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
-            self.metrics.refused("full");
-            if self.context.tls.is_none()
-                && let Ok(refusal) = Arc::clone(&self.refusals).try_acquire_owned()
-            {
-                connections.spawn(async move {
-                    refuse_connection(stream).await;
-                    drop(refusal);
-                });
-            }
-            return;
-        };
-        let context = Arc::clone(&self.context);
-        let open = self.metrics.connections();
-        connections.spawn(async move {
-            open.increment(1.0);
-            let _closed = OnDrop(|| open.decrement(1.0));
-            serve_connection(stream, context).await;
-            drop(place);
-        });
+    fn take(&self, stream: TcpStream, refused: &mut JoinSet<()>) -> std::io::Result<()> {
+        if let Ok(place) = Arc::clone(&self.places).try_acquire_owned() {
+            return self.workers.serve(stream, place);
+        }
+        self.metrics.refused("full");
+        if self.context.tls.is_none()
+            && let Ok(refusal) = Arc::clone(&self.refusals).try_acquire_owned()
+        {
+            refused.spawn(async move {
+                refuse_connection(stream).await;
+                drop(refusal);
+            });
+        }
+        Ok(())
     }
 }
 
 /// Gives running requests their time, then ends them.
-async fn drain(mut connections: JoinSet<()>, context: &ConnectionContext) {
-    tracing::info!(connections = connections.len(), "stopping; running answers may finish");
-    let finish = async {
-        while let Some(ended) = connections.join_next().await {
-            report(&ended);
-        }
-    };
+async fn drain(workers: Workers, context: &ConnectionContext) {
+    tracing::info!(connections = workers.open(), "stopping; running answers may finish");
+    let mut finished = pin!(workers.finish());
     tokio::select! {
-        () = finish => return,
+        () = finished.as_mut() => return,
         () = sleep(context.limits.grace) => tracing::warn!("time is up; ending what still runs"),
         () = context.shutdown.ending() => tracing::warn!("asked again; ending what still runs"),
     }
-    // HTTP/2 requests run beside their connections and listen for this.
     context.shutdown.end();
-    connections.abort_all();
-    let _ = timeout(LAST_WAIT, async { while connections.join_next().await.is_some() {} }).await;
-}
-
-fn report(ended: &Result<(), tokio::task::JoinError>) {
-    if let Err(error) = ended
-        && error.is_panic()
-    {
-        tracing::error!("a connection's task panicked; the server goes on");
-    }
+    finished.await;
 }
 
 struct OnDrop<F: Fn()>(F);

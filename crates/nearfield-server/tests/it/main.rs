@@ -8,6 +8,7 @@ mod budget;
 mod cloud_faults;
 mod fallback;
 mod guard;
+mod large;
 mod leaks;
 mod limits;
 mod local;

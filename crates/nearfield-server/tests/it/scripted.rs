@@ -28,6 +28,8 @@ pub(crate) enum Script {
     Refuse(Error),
     /// `generate` never returns.
     Silence,
+    /// `generate` panics.
+    Panic,
     Play(Vec<Play>),
 }
 
@@ -111,6 +113,7 @@ impl Backend for Scripted {
         let plays = match script.expect("a script") {
             Script::Refuse(error) => return Err(error),
             Script::Silence => std::future::pending().await,
+            Script::Panic => panic!("as the script says"),
             Script::Play(plays) => VecDeque::from(plays),
         };
         let dropped = Dropped(Arc::clone(&self.dropped));

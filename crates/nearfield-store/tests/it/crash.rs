@@ -76,30 +76,23 @@ async fn rows_survive_a_kill_and_are_closed_as_unknown_once() {
 
 #[tokio::test]
 async fn ends_that_never_reached_the_database_come_from_the_journal() {
+    let living = tempfile::tempdir().unwrap();
+    let ledger = Ledger::open(living.path()).await.unwrap();
+    complete(&ledger, "whole", "here", Locality::Local, Some(1));
+    let mut row = ledger.admit(admission("cut")).unwrap();
+    row.attempt(start("cloud", Locality::Cloud)).unwrap();
+    row.end_attempt(attempt_end(Outcome::Error("upstream".to_owned()), Some(3)));
+
+    // What a process leaves that died before its writer did anything: no database, and a lock that nobody holds.
     let folder = tempfile::tempdir().unwrap();
-    {
-        // Without its runtime the writer never runs; the journal alone holds the rows.
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let path = folder.path().to_owned();
-        std::thread::spawn(move || {
-            let ledger = runtime.block_on(Ledger::open(path)).unwrap();
-            complete(&ledger, "whole", "here", Locality::Local, Some(1));
-            let mut row = ledger.admit(admission("cut")).unwrap();
-            row.attempt(start("cloud", Locality::Cloud)).unwrap();
-            row.end_attempt(attempt_end(Outcome::Error("upstream".to_owned()), Some(3)));
-            std::mem::forget(row);
-            drop(ledger);
-            runtime.shutdown_background();
-        })
-        .join()
-        .unwrap();
-    }
-    // The forgotten handle keeps the lock, as a living process would: let go of it by hand.
-    for entry in std::fs::read_dir(folder.path().join("journal")).unwrap() {
+    let left = folder.path().join("journal");
+    std::fs::create_dir(&left).unwrap();
+    for entry in std::fs::read_dir(living.path().join("journal")).unwrap() {
         let path = entry.unwrap().path();
-        if path.extension().is_some_and(|extension| extension == "lock") {
-            std::fs::remove_file(&path).unwrap();
-            std::fs::File::create(&path).unwrap();
+        let copy = left.join(path.file_name().unwrap());
+        match path.extension().and_then(|extension| extension.to_str()) {
+            Some("lock") => drop(std::fs::File::create(copy).unwrap()),
+            _ => drop(std::fs::copy(&path, copy).unwrap()),
         }
     }
     let rows = all_rows(folder.path()).await;

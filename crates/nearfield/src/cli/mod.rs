@@ -155,11 +155,9 @@ fn start(cli: Cli) -> Result<()> {
             app.note("--offline is kept by this program alone: this system cannot enforce it");
         }
     }
-    // The engine has threads of its own; only a server has much to do beside it.
-    let all = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
-    let workers = if matches!(cli.command, Command::Serve(_)) { all } else { 2 };
+    // The engine has threads of its own, and so has a server for its connections.
     let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(workers)
+        .worker_threads(2)
         .enable_all()
         .build()
         .context("cannot start: the system refused threads or file handles")?;
