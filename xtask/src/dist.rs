@@ -1,20 +1,24 @@
 //! Builds what is shipped: by a profile of a load that the program serves in a build that counts.
 //!
-//! Which code runs, how often, and what follows what decides how it is laid out. A gateway's request goes once through
-//! much code, so that it waits for code more than for anything else, and takes a quarter less time after this.
+//! Which code runs, how often, and what follows what decides how it is compiled and laid out. A gateway's request goes once
+//! through much code, so that it waits for code more than for anything else, and takes a quarter less time after this.
 
 use std::env;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode, ExitStatus};
+use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result, bail};
 
 use crate::metadata::rustc_says;
 
-/// The flag for the compiler, handed by `cargo xtask dist` to this program as the compiler's wrapper.
-const FLAG: &str = "NEARFIELD_PROFILE_FLAG";
+/// Where `cargo xtask dist` leaves flags for this program as the compiler's wrapper, with [`BETWEEN`] between them.
+const FLAGS: &str = "NEARFIELD_PROFILE_FLAGS";
+const BETWEEN: &str = "\u{1f}";
+/// How code with a profile is laid out: what follows on what side by side, what never ran in another section.
+const LAYOUT: [&str; 2] =
+    ["-Cllvm-args=-enable-ext-tsp-block-placement", "-Cllvm-args=-enable-split-machine-functions"];
 /// Crates that the load does not show: what it never runs would be built to be small. The engine's kernels are written for
 /// their processor, and the load knows only one; TLS and HTTP/2 are not part of it.
 const UNPROFILED: [&str; 8] = [
@@ -37,15 +41,15 @@ pub(crate) fn build() -> Result<String> {
         // Cargo does not know that a profile has changed.
         fs::remove_dir_all(&folder).with_context(|| format!("cannot remove {}", folder.display()))?;
     }
-    let counts = folder.join("counts");
-    let counting = compile(root, &folder.join("counting"), &flag("-Cprofile-generate=", &counts))?;
-    let mut train = Command::new("python3");
-    train.arg(root.join("bench/gateway/beside.py")).arg("--train").arg(&counting).current_dir(root);
-    run(&mut train, "the load for the profile")?;
-    let profile = folder.join("merged.profdata");
-    run(Command::new(&merge).arg("merge").arg("-o").arg(&profile).arg(&counts), "merging the counts")?;
-    let built = compile(root, &folder.join("built"), &flag("-Cprofile-use=", &profile))?;
-    let shipped = root.join("target/dist/nearfield");
+    let (counts, profile) = (folder.join("counts"), folder.join("merged.profdata"));
+    let counting = compile(root, &folder.join("counting"), &[flag("-Cprofile-generate=", &counts)])?;
+    let load = root.join("bench/gateway/beside.py");
+    run(Command::new("python3").arg(load).arg("--train").arg(&counting).current_dir(root))?;
+    run(Command::new(merge).arg("merge").arg("-o").arg(&profile).arg(&counts))?;
+    let mut flags = vec![flag("-Cprofile-use=", &profile)];
+    flags.extend(LAYOUT.map(OsString::from));
+    let built = compile(root, &folder.join("built"), &flags)?;
+    let shipped = root.join("target/dist").join(program_name());
     fs::create_dir_all(root.join("target/dist"))?;
     fs::copy(&built, &shipped).with_context(|| format!("cannot write {}", shipped.display()))?;
     Ok(format!("built {}", shipped.display()))
@@ -53,14 +57,14 @@ pub(crate) fn build() -> Result<String> {
 
 /// Runs the compiler for cargo where `cargo xtask dist` put this program before it; `None` where it did not.
 pub(crate) fn wrapped() -> Option<ExitCode> {
-    let flag = env::var_os(FLAG)?;
+    let flags = env::var_os(FLAGS)?;
     let mut arguments = env::args_os().skip(1);
     let compiler = arguments.next()?;
     let arguments: Vec<OsString> = arguments.collect();
     let mut command = Command::new(compiler);
     command.args(&arguments);
     if is_profiled(&arguments) {
-        command.arg(flag);
+        command.args(flags.to_str()?.split(BETWEEN));
     }
     // A compiler that does not run is an error, as is one that a signal ended.
     let code =
@@ -84,8 +88,12 @@ fn flag(name: &str, path: &Path) -> OsString {
     flag
 }
 
-/// Builds the program with a flag for the crates of the profile; returns where it is.
-fn compile(root: &Path, folder: &Path, flag: &OsString) -> Result<PathBuf> {
+fn program_name() -> String {
+    format!("nearfield{}", env::consts::EXE_SUFFIX)
+}
+
+/// Builds the program with flags for the crates of the profile; returns where it is.
+fn compile(root: &Path, folder: &Path, flags: &[OsString]) -> Result<PathBuf> {
     let target = rustc_says("host: ")?;
     let mut build = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     build
@@ -93,22 +101,21 @@ fn compile(root: &Path, folder: &Path, flag: &OsString) -> Result<PathBuf> {
         .arg("--target-dir")
         .arg(folder)
         .env("RUSTC_WRAPPER", env::current_exe()?)
-        .env(FLAG, flag)
+        .env(FLAGS, flags.join(OsStr::new(BETWEEN)))
         .current_dir(root);
-    run(&mut build, "the build")?;
-    Ok(folder.join(target).join("dist").join(format!("nearfield{}", env::consts::EXE_SUFFIX)))
+    run(&mut build)?;
+    Ok(folder.join(target).join("dist").join(program_name()))
 }
 
-fn run(command: &mut Command, what: &str) -> Result<()> {
-    let status: ExitStatus =
-        command.status().with_context(|| format!("{what} does not start: {command:?}"))?;
+fn run(command: &mut Command) -> Result<()> {
+    let status = command.status().with_context(|| format!("does not start: {command:?}"))?;
     if !status.success() {
-        bail!("{what} failed: {command:?}");
+        bail!("failed: {command:?}");
     }
     Ok(())
 }
 
-/// LLVM's tool for profiles, of the compiler's own version: each writes a form of its own.
+/// LLVM's tool for profiles, of the compiler's own version: each reads and writes a form of its own.
 fn profdata_tool() -> Result<PathBuf> {
     if let Some(given) = env::var_os("LLVM_PROFDATA") {
         return Ok(given.into());
@@ -122,8 +129,7 @@ fn profdata_tool() -> Result<PathBuf> {
         .join(rustc_says("host: ")?)
         .join("bin/llvm-profdata");
     let named = PathBuf::from(format!("llvm-profdata-{major}"));
-    let runs =
-        |tool: &PathBuf| Command::new(tool).arg("--version").output().is_ok_and(|out| out.status.success());
+    let runs = |tool: &PathBuf| Command::new(tool).arg("--version").output().is_ok();
     [component, named].into_iter().find(runs).with_context(|| {
         format!(
             "llvm-profdata {major} is missing: run `rustup component add llvm-tools`, install the package llvm-{major}, \
