@@ -23,7 +23,7 @@ pub(super) const LAST_WAIT: Duration = Duration::from_secs(2);
 
 /// The threads, one for each processor.
 pub(super) struct Workers {
-    workers: Vec<Worker>,
+    all: Vec<Worker>,
     /// Counts connections in the metrics.
     gauge: Gauge,
     /// Closed when all threads have ended.
@@ -64,7 +64,7 @@ impl Workers {
     pub(super) fn start(context: &Arc<ConnectionContext>, gauge: Gauge) -> std::io::Result<Self> {
         let number = thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let (alive, ended) = mpsc::channel(1);
-        let mut workers = Vec::with_capacity(number);
+        let mut all = Vec::with_capacity(number);
         for _ in 0..number {
             let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
             let (connections, accepted) = mpsc::unbounded_channel();
@@ -73,20 +73,20 @@ impl Workers {
                 work(runtime, accepted, context);
                 drop(alive);
             })?;
-            workers.push(Worker { connections, open: Arc::default() });
+            all.push(Worker { connections, open: Arc::default() });
         }
-        Ok(Self { workers, gauge, ended })
+        Ok(Self { all, gauge, ended })
     }
 
     /// Connections that are open.
     pub(super) fn open(&self) -> usize {
-        self.workers.iter().map(|worker| worker.open.load(Ordering::Relaxed)).sum()
+        self.all.iter().map(|worker| worker.open.load(Ordering::Relaxed)).sum()
     }
 
     /// Hands a connection to the worker that has the fewest.
     pub(super) fn serve(&self, stream: TcpStream, place: OwnedSemaphorePermit) -> std::io::Result<()> {
         let stream = stream.into_std()?;
-        if let Some(worker) = self.workers.iter().min_by_key(|worker| worker.open.load(Ordering::Relaxed)) {
+        if let Some(worker) = self.all.iter().min_by_key(|worker| worker.open.load(Ordering::Relaxed)) {
             worker.open.fetch_add(1, Ordering::Relaxed);
             self.gauge.increment(1.0);
             let counted =
@@ -99,8 +99,8 @@ impl Workers {
 
     /// Says that there are no more connections; the future ends when all workers have.
     pub(super) async fn finish(self) {
-        let Self { workers, mut ended, .. } = self;
-        drop(workers);
+        let Self { all, mut ended, .. } = self;
+        drop(all);
         let _ = ended.recv().await;
     }
 }
