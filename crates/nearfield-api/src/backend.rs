@@ -34,8 +34,9 @@ pub trait Backend: Send + Sync {
         Vec::new()
     }
 
-    /// Starts to answer. An error here means that nothing was produced; later errors come through the stream.
-    async fn generate(&self, request: Request) -> Result<EventStream, Error>;
+    /// Starts to answer. An error here means that nothing was produced; later errors come through the stream. The request
+    /// is boxed since it goes through many hands, and those that wait would each keep room for it.
+    async fn generate(&self, request: Box<Request>) -> Result<EventStream, Error>;
 }
 
 /// How busy a backend is.

@@ -23,7 +23,7 @@ pub(crate) struct Range {
 impl Fields {
     /// The fields of `value`, which stands at `at` (empty for the body itself).
     pub(crate) fn of(value: Value, at: &str) -> Result<Self, Error> {
-        let path = if at.is_empty() { String::new() } else { format!("{at}.") };
+        let path = if at.is_empty() { String::new() } else { [at, "."].concat() };
         match value {
             Value::Object(map) => Ok(Self { map, path }),
             _ if at.is_empty() => {
@@ -36,7 +36,7 @@ impl Fields {
 
     /// A field's full path, for messages.
     pub(crate) fn path_of(&self, name: &str) -> String {
-        format!("{}{name}", self.path)
+        [&self.path, name].concat()
     }
 
     /// Takes a field; `null` counts as absent, as everywhere in this dialect.

@@ -26,10 +26,8 @@ impl Form {
 
     /// Adds the forms that a text holds something of.
     pub(crate) fn note_taken(text: &str, taken: &mut Vec<Self>) {
-        let mut rest = text.as_bytes();
-        while let Some(open) = rest.iter().position(|&byte| byte == b'[') {
-            rest = &rest[open + 1..];
-            if let Some(form) = Self::of(rest)
+        for (open, _) in text.match_indices('[') {
+            if let Some(form) = text.as_bytes().get(open + 1..).and_then(Self::of)
                 && !taken.contains(&form)
             {
                 taken.push(form);

@@ -58,7 +58,7 @@ impl Answer {
         upstream: Arc<Upstream>,
         response: Response,
         dialect: Dialect,
-        request: Request,
+        request: Box<Request>,
         model: String,
         sent: Instant,
     ) -> Result<Self, Error> {
@@ -67,9 +67,7 @@ impl Answer {
             (sent + upstream.timeouts.first_token, Instant::now() + upstream.timeouts.idle);
         let unfinished = request.choices;
         let form = match media_type(&response).as_deref() {
-            Some("application/json") => {
-                Form::Whole { body: Vec::new(), request: Box::new(request), model, dialect }
-            }
+            Some("application/json") => Form::Whole { body: Vec::new(), request, model, dialect },
             Some("application/vnd.amazon.eventstream") => {
                 Form::Messages(Some(EventStreamDecoder::new(LARGEST_EVENT)))
             }

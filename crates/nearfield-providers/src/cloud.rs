@@ -214,7 +214,7 @@ impl Backend for Cloud {
         models
     }
 
-    async fn generate(&self, request: Request) -> Result<EventStream, Error> {
+    async fn generate(&self, request: Box<Request>) -> Result<EventStream, Error> {
         self.generate_salted(request, None).await
     }
 }
@@ -223,7 +223,7 @@ impl Cloud {
     /// The same with a salt for the server's prefix cache.
     pub(crate) async fn generate_salted(
         &self,
-        mut request: Request,
+        mut request: Box<Request>,
         cache_salt: Option<String>,
     ) -> Result<EventStream, Error> {
         let model = self.upstream_model(&request.model)?;

@@ -56,7 +56,7 @@ impl OpenAiCompatible {
     /// See [`Cloud::generate_salted`].
     pub(crate) async fn generate_salted(
         &self,
-        request: Request,
+        request: Box<Request>,
         cache_salt: Option<String>,
     ) -> Result<EventStream, Error> {
         self.0.generate_salted(request, cache_salt).await
@@ -77,7 +77,7 @@ impl Backend for OpenAiCompatible {
         self.0.models().await
     }
 
-    async fn generate(&self, request: Request) -> Result<EventStream, Error> {
-        self.0.generate(request).await
+    async fn generate(&self, request: Box<Request>) -> Result<EventStream, Error> {
+        self.0.generate_salted(request, None).await
     }
 }

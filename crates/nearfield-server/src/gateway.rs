@@ -257,7 +257,7 @@ impl Gateway {
     /// The policy allows no backend, the ledger cannot record the request, or every candidate that might be tried
     /// failed: then the last one's error. The row is closed in each case.
     pub async fn answer(&self, caller: &Caller, request: Request) -> Result<Answer, Error> {
-        Ok(self.start(caller, request, Gate::FirstToken(None)).await?)
+        Ok(self.start(caller, Box::new(request), Gate::FirstToken(None)).await?)
     }
 
     /// The same, but after `patience` returns without the first token where this machine is answering, which may read
@@ -271,21 +271,22 @@ impl Gateway {
         request: Request,
         patience: Duration,
     ) -> Result<Answer, Error> {
-        Ok(self.start(caller, request, Gate::FirstToken(Some(Instant::now() + patience))).await?)
+        let gate = Gate::FirstToken(Some(Instant::now() + patience));
+        Ok(self.start(caller, Box::new(request), gate).await?)
     }
 
     /// The same, with the row's id also where there is no answer.
     pub(crate) async fn start(
         &self,
         caller: &Caller,
-        mut request: Request,
+        mut request: Box<Request>,
         gate: Gate,
     ) -> Result<Answer, Unanswered> {
         request.cache_domain = self.cache_domains.of(&caller.key_id);
         Box::pin(self.decide(caller, request, gate)).await
     }
 
-    async fn decide(&self, caller: &Caller, request: Request, gate: Gate) -> Result<Answer, Unanswered> {
+    async fn decide(&self, caller: &Caller, request: Box<Request>, gate: Gate) -> Result<Answer, Unanswered> {
         if let Some(ruled) = &self.ruled {
             return self.decide_by_rules(ruled, caller, request, gate).await;
         }
@@ -322,7 +323,7 @@ impl Gateway {
         }
         let admission = admission(caller, &request, reason.clone(), policy_hash);
         let row = self.ledger.admit_with_attempt(admission);
-        Course::new(self, row, &candidates, None, reason, request, gate).run().await
+        Box::new(Course::new(self, row, &candidates, None, reason, request, gate)).run().await
     }
 
     /// Whether a caller's own claim lets a backend see its request, where no rules say what a class means: from

@@ -130,7 +130,7 @@ impl Backend for LocalBackend {
         self.models.load_of(model, usize::try_from(prompt_tokens).ok()?)
     }
 
-    async fn generate(&self, mut request: Request) -> Result<EventStream, Error> {
+    async fn generate(&self, mut request: Box<Request>) -> Result<EventStream, Error> {
         let prediction = prediction::take(&mut request)?;
         let variables = tools::take_variables(&mut request)?;
         request.require_text_and_tools()?;

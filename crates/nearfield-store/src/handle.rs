@@ -214,7 +214,7 @@ impl RowHandle {
     /// Journals the end of the attempt at a position; one that is not under way is left as it is.
     pub fn end_attempt_at(&mut self, position: u32, end: AttemptEnd) {
         if let Some(record) = self.attempt_ended(position, end) {
-            self.journal_end(vec![record]);
+            self.ledger.journal().happened(vec![record]);
         }
     }
 
@@ -253,7 +253,7 @@ impl RowHandle {
             numerics: end.numerics,
             answered,
         }));
-        self.journal_end(records);
+        self.ledger.journal().happened(records);
         if let Some(OnClose(told)) = self.on_close.take() {
             told(self.cost.or((!self.left).then_some(NanoDollars::ZERO)));
         }
@@ -273,12 +273,6 @@ impl RowHandle {
             price: end.price,
             duration_us: microseconds(began.elapsed()),
         }))
-    }
-
-    fn journal_end(&self, records: Vec<Record>) {
-        if let Err(error) = self.ledger.journal().append_ended(records) {
-            tracing::error!(request = self.id, %error, "the end of a request waits to be journalled");
-        }
     }
 }
 

@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 
 use crate::StoreError;
 use crate::recent::Recent;
-use crate::record::{Record, decode, encode};
+use crate::record::{Record, USUAL_RECORD, decode, encode, encode_into};
 
 /// How much of a journal is read at once.
 const BATCH: u64 = 128 * 1024;
@@ -40,9 +40,9 @@ struct State {
     length: u64,
     /// Whether a failed write left bytes behind `length` that could not be cut off.
     torn: bool,
-    /// Ends that could not be written. They go before whatever is written next; their number is bounded by that of
-    /// the requests that are under way, since none is admitted while they wait.
-    backlog: Vec<u8>,
+    /// What has happened and is not written yet. It goes before, or with, whatever is written next; where it cannot be
+    /// written it is bounded by the requests that are under way, since none is admitted while it waits.
+    waiting: Vec<Record>,
     /// Requests that were admitted and have not ended.
     open: u64,
     /// What was written last.
@@ -73,7 +73,7 @@ impl Journal {
             file,
             length: 0,
             torn: false,
-            backlog: Vec::new(),
+            waiting: Vec::new(),
             open: 0,
             recent: Recent::default(),
             removed: false,
@@ -91,27 +91,26 @@ impl Journal {
         Reader::open(&self.path)
     }
 
-    /// Writes the records that admit a request or let it go on, in one `write`. When this fails nothing of them stays
-    /// in the journal, and what they record must not happen.
+    /// Writes the records that admit a request or let it go on, in one `write` with what waits. When this fails nothing of
+    /// them stays in the journal, and what they record must not happen.
     pub(crate) fn append(&self, records: Vec<Record>) -> Result<(), StoreError> {
         let bytes = encode(&records)?;
         let mut state = self.state();
         if state.removed {
             return Err(StoreError::Closed);
         }
-        state.write_backlog().and_then(|()| state.write(&bytes)).map_err(|source| self.failed(source))?;
         let admitted = records.iter().filter(|record| matches!(record, Record::Admitted(_))).count();
+        state.write_with(&bytes, records).map_err(|source| self.failed(source))?;
         state.open += admitted as u64;
-        state.remember(bytes.len(), records);
         drop(state);
         self.appended.notify_one();
         Ok(())
     }
 
-    /// Writes the records of something that has happened already. When that fails they are kept and written as soon
-    /// as it is possible again.
-    pub(crate) fn append_ended(&self, records: Vec<Record>) -> Result<(), StoreError> {
-        let bytes = encode(&records)?;
+    /// Takes the records of something that has happened already. They are written with what is written next, or by the
+    /// writer soon, so that a busy server writes once for two requests and nobody waits for what comes after an answer. A
+    /// process that is killed before leaves the request to be closed as `unknown`.
+    pub(crate) fn happened(&self, records: Vec<Record>) {
         let mut state = self.state();
         for record in &records {
             match record {
@@ -120,21 +119,19 @@ impl Journal {
                 Record::AttemptStarted(_) | Record::AttemptEnded(_) => {}
             }
         }
-        state.backlog.extend_from_slice(&bytes);
-        let alone = state.backlog.len() == bytes.len();
-        let result = state.write_backlog();
-        if alone && result.is_ok() {
-            state.remember(bytes.len(), records);
-        }
+        state.waiting.extend(records);
         drop(state);
         self.appended.notify_one();
-        result.map_err(|source| self.failed(source))
     }
 
-    /// Writes what an earlier failure kept back. Whether anything still waits.
-    pub(crate) fn retry(&self) -> bool {
+    /// Writes what has happened and is not written yet. When this fails it is kept, and written as soon as it is possible
+    /// again.
+    pub(crate) fn write_waiting(&self) -> Result<(), StoreError> {
         let mut state = self.state();
-        state.write_backlog().is_err()
+        if state.waiting.is_empty() {
+            return Ok(());
+        }
+        state.write_with(&[], Vec::new()).map_err(|source| self.failed(source))
     }
 
     /// The records that stand from an offset on, where they are still in memory, which spares reading the file.
@@ -177,7 +174,7 @@ impl Journal {
         if state.removed {
             return Ok(true);
         }
-        if state.open > 0 || !state.backlog.is_empty() || state.length > applied {
+        if state.open > 0 || !state.waiting.is_empty() || state.length > applied {
             return Ok(false);
         }
         state.removed = true;
@@ -197,22 +194,32 @@ impl Journal {
 }
 
 impl State {
-    fn write_backlog(&mut self) -> io::Result<()> {
-        if self.backlog.is_empty() {
-            return Ok(());
+    /// Writes what waits and then some records, of which these are the bytes. When this fails nothing is written, and what
+    /// waits goes on waiting.
+    fn write_with(&mut self, bytes: &[u8], records: Vec<Record>) -> io::Result<()> {
+        let mut waiting = std::mem::take(&mut self.waiting);
+        if waiting.is_empty() {
+            self.write(bytes)?;
+        } else {
+            let mut lines = Vec::with_capacity(waiting.len() * USUAL_RECORD + bytes.len());
+            waiting.retain(|record| match encode_into(&mut lines, record) {
+                Ok(()) => true,
+                Err(error) => {
+                    tracing::error!(request = record.id(), %error, "what happened to a request is not recorded");
+                    false
+                }
+            });
+            let before = lines.len();
+            lines.extend_from_slice(bytes);
+            if let Err(error) = self.write(&lines) {
+                self.waiting = waiting;
+                return Err(error);
+            }
+            self.recent.push(self.length.saturating_sub(lines.len() as u64), before as u64, waiting);
         }
-        let backlog = std::mem::take(&mut self.backlog);
-        let result = self.write(&backlog);
-        if result.is_err() {
-            self.backlog = backlog;
-        }
-        result
-    }
-
-    /// Keeps records that were just written, in so many bytes.
-    fn remember(&mut self, bytes: usize, records: Vec<Record>) {
-        let bytes = bytes as u64;
+        let bytes = bytes.len() as u64;
         self.recent.push(self.length.saturating_sub(bytes), bytes, records);
+        Ok(())
     }
 
     /// Writes all of `bytes` or nothing.
@@ -390,17 +397,22 @@ mod tests {
 
         let error = journal.append(vec![admitted("a")]).unwrap_err();
         assert!(error.to_string().contains("free disk space"), "{error}");
-        assert!(journal.append_ended(vec![ended("b")]).is_err());
-        assert!(journal.retry(), "still full");
+        journal.happened(vec![ended("b")]);
+        journal.happened(vec![ended("c")]);
+        assert!(journal.write_waiting().is_err());
+        assert!(journal.append(vec![admitted("a")]).is_err());
 
-        // Space again: the end that was kept comes first.
+        // Space again: the ends that were kept come first.
         let file = OpenOptions::new().append(true).open(&good.path).unwrap();
         {
             let mut state = journal.state();
             state.file = file;
         }
-        journal.append(vec![admitted("c")]).unwrap();
-        assert_eq!(read_all(&good).0, [ended("b"), admitted("c")]);
+        journal.append(vec![admitted("d")]).unwrap();
+        let all = [ended("b"), ended("c"), admitted("d")];
+        assert_eq!(read_all(&good).0, all);
+        let recent = journal.recent(0).unwrap();
+        assert_eq!((recent.records, recent.last), (all.to_vec(), true));
     }
 
     #[test]

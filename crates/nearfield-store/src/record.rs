@@ -12,6 +12,8 @@ use crate::{NanoDollars, StoreError};
 
 /// The most bytes of one record, its line feed included.
 pub(crate) const MAX_RECORD: usize = 64 * 1024;
+/// About how many bytes a record takes.
+pub(crate) const USUAL_RECORD: usize = 384;
 
 /// One thing that happened to a request.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -133,23 +135,36 @@ pub(crate) fn microseconds(time: Duration) -> u64 {
 
 /// The bytes of some records, one line each.
 pub(crate) fn encode(records: &[Record]) -> Result<Vec<u8>, StoreError> {
-    let mut lines = Vec::with_capacity(records.len() * 384);
-    for record in records {
-        let start = lines.len();
-        lines.extend_from_slice(b"00000000 ");
-        serde_json::to_writer(&mut lines, record)?;
-        lines.push(b'\n');
-        let bytes = lines.len() - start;
-        if bytes > MAX_RECORD {
-            return Err(StoreError::RecordTooLarge { bytes });
-        }
-        let (head, json) = lines.split_at_mut(start + 9);
-        let digits = checksum(json.strip_suffix(b"\n").unwrap_or(json));
-        if let Some(place) = head.get_mut(start..start + 8) {
-            place.copy_from_slice(&digits);
-        }
-    }
+    let mut lines = Vec::with_capacity(records.len() * USUAL_RECORD);
+    records.iter().try_for_each(|record| encode_into(&mut lines, record))?;
     Ok(lines)
+}
+
+/// Adds the line of a record, or nothing of it.
+pub(crate) fn encode_into(lines: &mut Vec<u8>, record: &Record) -> Result<(), StoreError> {
+    let start = lines.len();
+    let added = add_line(lines, record);
+    if added.is_err() {
+        lines.truncate(start);
+    }
+    added
+}
+
+fn add_line(lines: &mut Vec<u8>, record: &Record) -> Result<(), StoreError> {
+    let start = lines.len();
+    lines.extend_from_slice(b"00000000 ");
+    serde_json::to_writer(&mut *lines, record)?;
+    lines.push(b'\n');
+    let bytes = lines.len() - start;
+    if bytes > MAX_RECORD {
+        return Err(StoreError::RecordTooLarge { bytes });
+    }
+    let (head, json) = lines.split_at_mut(start + 9);
+    let digits = checksum(json.strip_suffix(b"\n").unwrap_or(json));
+    if let Some(place) = head.get_mut(start..start + 8) {
+        place.copy_from_slice(&digits);
+    }
+    Ok(())
 }
 
 /// The checksum of a record's JSON, in small hexadecimal digits.
@@ -329,6 +344,10 @@ mod tests {
             retention: None,
             reserved: None,
         });
-        assert!(matches!(encode(&[record]), Err(StoreError::RecordTooLarge { .. })));
+        assert!(matches!(encode(std::slice::from_ref(&record)), Err(StoreError::RecordTooLarge { .. })));
+        let small = samples::ended("a");
+        let mut lines = encode(std::slice::from_ref(&small)).unwrap();
+        assert!(encode_into(&mut lines, &record).is_err());
+        assert_eq!(lines, encode(&[small]).unwrap(), "nothing of it stays");
     }
 }

@@ -15,6 +15,8 @@ use crate::{StoreError, carry, database};
 /// How long the writer lets records gather before it carries them over together: a moment where there are few, and where
 /// there are many long enough that most requests are over by then, and are written whole.
 const GROUP: (Duration, Duration) = (Duration::from_millis(100), Duration::from_millis(200));
+/// How soon an end is journalled, where nothing else is written before.
+const SOON: Duration = Duration::from_millis(10);
 /// Records from which on they are many.
 const MANY: usize = 64;
 /// The pause between two pieces that are carried over.
@@ -67,15 +69,11 @@ impl Writer {
                 () = tokio::time::sleep(self.failing.unwrap_or(HOLD)), if sleeps => None,
             };
             if command.is_none() && self.failing.is_none() {
-                // A moment for more records to come, unless somebody waits for these.
-                command = tokio::select! {
-                    command = self.commands.recv() => Some(command),
-                    () = tokio::time::sleep(if self.read < MANY { GROUP.0 } else { GROUP.1 }) => None,
-                };
+                command = self.gather().await;
             }
-            let waiting = journal.retry();
+            let unwritten = journal.write_waiting().err();
             let result = self.carry_over(command.is_none()).await;
-            self.note(&result, waiting);
+            self.note(&result, unwritten);
             match command {
                 None => {}
                 Some(Some(Command::Flush(reply))) => drop(reply.send(result)),
@@ -99,6 +97,22 @@ impl Writer {
                     }
                     self.disconnect().await;
                     return;
+                }
+            }
+        }
+    }
+
+    /// A moment for more records to come, unless somebody waits for these. Has the ends journalled that come meanwhile.
+    async fn gather(&mut self) -> Option<Option<Command>> {
+        let group = tokio::time::sleep(if self.read < MANY { GROUP.0 } else { GROUP.1 });
+        tokio::pin!(group);
+        loop {
+            tokio::select! {
+                command = self.commands.recv() => return Some(command),
+                () = &mut group => return None,
+                () = tokio::time::sleep(SOON) => {
+                    // What cannot be written now is tried again, and told, when the group is carried over.
+                    let _ = self.journal.write_waiting();
                 }
             }
         }
@@ -131,6 +145,7 @@ impl Writer {
             }
             if patient {
                 tokio::time::sleep(PAUSE).await;
+                let _ = self.journal.write_waiting();
             }
         }
         if self.reader.offset() >= COMPACT_AT {
@@ -158,22 +173,25 @@ impl Writer {
     }
 
     /// Keeps the log quiet while a failure lasts, and waits longer each time.
-    fn note(&mut self, result: &Result<(), StoreError>, waiting: bool) {
+    fn note(&mut self, result: &Result<(), StoreError>, unwritten: Option<StoreError>) {
         let doubled = self.failing.map_or(RETRY.0, |wait| (wait * 2).min(RETRY.1));
-        match result {
-            Ok(()) if !waiting => {
+        let first = self.failing.is_none();
+        match (result, unwritten) {
+            (Ok(()), None) => {
                 if self.failing.take().is_some() {
                     tracing::info!("the ledger writes again");
                 }
+                return;
             }
-            Ok(()) => self.failing = Some(doubled),
-            Err(error) => {
-                if self.failing.is_none() {
-                    tracing::error!(%error, "the ledger's database cannot be written; the journal keeps the rows");
-                }
-                self.failing = Some(doubled);
+            (Err(error), _) if first => {
+                tracing::error!(%error, "the ledger's database cannot be written; the journal keeps the rows");
             }
+            (Ok(()), Some(error)) if first => {
+                tracing::error!(%error, "the ends of requests wait to be journalled");
+            }
+            _ => {}
         }
+        self.failing = Some(doubled);
     }
 
     async fn disconnect(self) {

@@ -233,7 +233,7 @@ impl Backend for Pool {
         states.collect()
     }
 
-    async fn generate(&self, request: Request) -> Result<EventStream, Error> {
+    async fn generate(&self, request: Box<Request>) -> Result<EventStream, Error> {
         self.check();
         let answer = request.max_tokens.map_or(LIKELY_ANSWER, u64::from) * u64::from(request.choices.max(1));
         let prompt = (request.prompt.bytes() as u64).div_ceil(4);

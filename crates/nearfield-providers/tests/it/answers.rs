@@ -71,7 +71,7 @@ async fn completions_go_to_their_route() {
     assert_eq!((&sent.json()["prompt"], &sent.json()["suffix"]), (&json!("fn a() {"), &json!("}")));
 
     request.prompt = Prompt::Tokens(vec![1]);
-    let error = backend(&server).generate(request).await.err().unwrap();
+    let error = backend(&server).generate(Box::new(request)).await.err().unwrap();
     assert_eq!(error.kind, ErrorKind::InvalidRequest);
     assert_eq!(server.seen().len(), 1, "token ids were sent");
 }
@@ -92,7 +92,7 @@ async fn models_are_limited_and_mapped() {
         assert_eq!(events[0], Event::Started { model: sent.to_owned(), engine: None });
         assert_eq!(server.seen().last().unwrap().json()["model"], sent);
     }
-    let error = backend.generate(request()).await.err().unwrap();
+    let error = backend.generate(Box::new(request())).await.err().unwrap();
     assert_eq!((error.kind, error.param.as_deref()), (ErrorKind::NotFound, Some("model")));
     assert!(error.message.contains("`cloud`"), "{error}");
     assert_eq!(server.seen().len(), 2);

@@ -153,7 +153,7 @@ fn weather() -> Tool {
 }
 
 pub(crate) async fn ask(backend: &Cloud, request: Request) -> Result<Vec<Event>, Error> {
-    drain(backend.generate(request).await?).await.map_err(|(_, error)| error)
+    drain(backend.generate(Box::new(request)).await?).await.map_err(|(_, error)| error)
 }
 
 fn reason(events: &[Event]) -> FinishReason {

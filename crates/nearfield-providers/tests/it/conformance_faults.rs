@@ -55,7 +55,7 @@ async fn broken_streams_of_every_dialect_are_never_whole_answers() {
         {
             let script = Script::stream_of(media_type).chunk(&begin);
             setup.server.next(if rest.is_empty() { script.end() } else { script.chunk(rest).end() });
-            let stream = backend.generate(says("x")).await.unwrap();
+            let stream = backend.generate(Box::new(says("x"))).await.unwrap();
             let (events, error) = drain(stream).await.unwrap_err();
             assert_eq!(text(&events), "ab", "{} {what}", provider.name);
             let expected = if what == "fails" {
@@ -77,7 +77,7 @@ async fn broken_streams_of_every_dialect_are_never_whole_answers() {
     );
     bytes[60] ^= 1;
     setup.server.next(Script::stream_of("application/vnd.amazon.eventstream").chunk(bytes).end());
-    let error = setup.build(&provider).generate(says("x")).await.err().unwrap();
+    let error = setup.build(&provider).generate(Box::new(says("x"))).await.err().unwrap();
     assert!(error.message.contains("checksum"), "{error}");
 }
 

@@ -17,7 +17,7 @@ async fn dropping_an_answer_closes_its_connection() {
     let server = CloudServer::start().await.unwrap();
     let backend = backend(&server);
     server.next(Script::stream().event(&delta("ab")).silence());
-    let mut stream = backend.generate(request()).await.unwrap();
+    let mut stream = backend.generate(Box::new(request())).await.unwrap();
     assert!(stream.next().await.unwrap().is_ok());
     drop(stream);
     server.clients_gone(1).await.unwrap();
@@ -30,7 +30,7 @@ async fn giving_up_before_the_answer_closes_the_connection_too() {
     for (gone, script) in [(1, Script::new().silence()), (2, Script::stream().chunk(": wait\n\n").silence())]
     {
         server.next(script);
-        let waiting = backend.generate(request());
+        let waiting = backend.generate(Box::new(request()));
         assert!(tokio::time::timeout(Duration::from_millis(200), waiting).await.is_err());
         server.clients_gone(gone).await.unwrap();
     }
@@ -58,7 +58,7 @@ async fn an_answer_that_is_dropped_at_its_end_leaves_its_connection_too() {
     let server = CloudServer::start().await.unwrap();
     let backend = backend(&server);
     for _ in 0..5 {
-        let mut stream = backend.generate(request()).await.unwrap();
+        let mut stream = backend.generate(Box::new(request())).await.unwrap();
         while !matches!(stream.next().await.unwrap().unwrap(), Event::Done { .. }) {}
         drop(stream);
     }
@@ -72,7 +72,7 @@ async fn a_connection_serves_the_runtime_that_it_was_opened_in() {
     ask(&backend, request()).await;
     let other = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let own = Arc::clone(&backend);
-    let stream = other.spawn(async move { own.generate(request()).await.unwrap() }).await.unwrap();
+    let stream = other.spawn(async move { own.generate(Box::new(request())).await.unwrap() }).await.unwrap();
     assert_eq!(server.connections(), 2);
     // Also after its answer was read elsewhere.
     drain(stream).await.unwrap();

@@ -46,7 +46,7 @@ impl Farm {
     }
 
     async fn ask(&self, request: Request) -> Result<(), Error> {
-        drain(self.pool.generate(request).await?).await.map(drop).map_err(|(_, error)| error)
+        drain(self.pool.generate(Box::new(request)).await?).await.map(drop).map_err(|(_, error)| error)
     }
 }
 
@@ -81,7 +81,7 @@ async fn conversations_stay_where_they_are_and_others_are_spread() {
 async fn tokens_under_way_count_until_they_are_there() {
     let farm = farm(2, |_| {}).await;
     farm.servers[0].next(Script::stream().event(&delta("ab")).silence());
-    let mut held = farm.pool.generate(conversation("a", &["long"])).await.unwrap();
+    let mut held = farm.pool.generate(Box::new(conversation("a", &["long"]))).await.unwrap();
     assert!(held.next().await.unwrap().is_ok());
     // 1 of the prompt and 50 of the answer, of which the first is there or about to be.
     assert!((50..=51).contains(&farm.pool.endpoints()[0].outstanding_tokens));

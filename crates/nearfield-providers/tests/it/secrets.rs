@@ -69,7 +69,7 @@ fn no_error_shows_the_key() {
         .run(&scripts(), |script| {
             server.next(script);
             let outcome = runtime.block_on(async {
-                match backend.generate(request()).await {
+                match backend.generate(Box::new(request())).await {
                     Ok(stream) => drain(stream).await.map(drop).map_err(|(_, error)| error),
                     Err(error) => Err(error),
                 }
@@ -90,7 +90,7 @@ async fn errors_without_the_key_keep_their_words() {
     let backend = OpenAiCompatible::new(options(&server.base_url())).unwrap();
     let body = json!({"error": {"message": "temperature is too high", "param": "temperature"}});
     server.next(Script::json(400, &body));
-    let error = backend.generate(request()).await.err().unwrap();
+    let error = backend.generate(Box::new(request())).await.err().unwrap();
     assert!(error.message.ends_with("It says: temperature is too high"), "{error}");
     assert_eq!(error.param.as_deref(), Some("temperature"));
 }

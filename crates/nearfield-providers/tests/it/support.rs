@@ -49,7 +49,7 @@ pub(crate) async fn drain(stream: EventStream) -> Result<Vec<Event>, (Vec<Event>
 
 /// The whole answer; panics when there is none.
 pub(crate) async fn ask(backend: &OpenAiCompatible, request: Request) -> Vec<Event> {
-    let stream = backend.generate(request).await.unwrap();
+    let stream = backend.generate(Box::new(request)).await.unwrap();
     let events = drain(stream).await.unwrap();
     assert!(matches!(events.first(), Some(Event::Started { .. })), "{events:?}");
     assert!(matches!(events.last(), Some(Event::Done { .. })), "{events:?}");
@@ -58,7 +58,7 @@ pub(crate) async fn ask(backend: &OpenAiCompatible, request: Request) -> Vec<Eve
 
 /// The error before the first token; panics when there is none.
 pub(crate) async fn refused(backend: &OpenAiCompatible) -> Error {
-    match backend.generate(request()).await {
+    match backend.generate(Box::new(request())).await {
         Ok(stream) => panic!("an answer: {:?}", drain(stream).await),
         Err(error) => error,
     }
@@ -66,7 +66,7 @@ pub(crate) async fn refused(backend: &OpenAiCompatible) -> Error {
 
 /// The text before an error in the middle, and the error.
 pub(crate) async fn broken(backend: &OpenAiCompatible) -> (String, Error) {
-    let stream = backend.generate(request()).await.unwrap();
+    let stream = backend.generate(Box::new(request())).await.unwrap();
     let (events, error) = drain(stream).await.unwrap_err();
     assert!(!events.iter().any(|event| matches!(event, Event::Done { .. })), "{events:?}");
     (text(&events), error)

@@ -1,5 +1,6 @@
 //! The decision by rules: a pure function of the file, the backends and the facts of one request, with its reasons.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -117,7 +118,7 @@ pub struct Verdict {
     pub max_tokens: Option<u32>,
     /// When a local answer is given up for the next candidate's.
     pub escalate: Option<Escalate>,
-    /// How it came to that.
+    /// How it came to that, where [`explain_by_rules`] was asked.
     pub steps: Vec<Step>,
 }
 
@@ -166,21 +167,38 @@ impl Rules {
 
 /// Closes the candidate set of one request under the rules.
 pub fn decide_by_rules(rules: &Rules, backends: &[BackendFacts], facts: &Facts<'_>) -> Verdict {
+    weigh(rules, backends, facts, |_, _| {})
+}
+
+/// The same decision with the steps that led to it.
+pub fn explain_by_rules(rules: &Rules, backends: &[BackendFacts], facts: &Facts<'_>) -> Verdict {
     let mut steps = Vec::new();
-    let mut say = |about: &str, said: String| steps.push(Step { about: about.to_owned(), said });
+    let say = |about: &str, said: fmt::Arguments<'_>| {
+        steps.push(Step { about: about.to_owned(), said: said.to_string() });
+    };
+    let verdict = weigh(rules, backends, facts, say);
+    Verdict { steps, ..verdict }
+}
+
+fn weigh(
+    rules: &Rules,
+    backends: &[BackendFacts],
+    facts: &Facts<'_>,
+    mut say: impl FnMut(&str, fmt::Arguments<'_>),
+) -> Verdict {
     let class = facts.class();
-    say("class", class_reason(facts, class));
+    say("class", format_args!("{}", ClassReason { facts, class }));
     let rule = rules.rule.iter().find(|rule| match rule.when.fails(facts) {
         None => {
-            say(&rule.name, "applies".to_owned());
+            say(&rule.name, format_args!("applies"));
             true
         }
         Some(condition) => {
-            say(&rule.name, format!("does not apply: `{condition}` does not hold"));
+            say(&rule.name, format_args!("does not apply: `{condition}` does not hold"));
             false
         }
     });
-    let verdict = |candidates, denial, steps| Verdict {
+    let verdict = |candidates, denial| Verdict {
         candidates,
         denial,
         rule: rule.map(|rule| rule.name.clone()),
@@ -189,33 +207,33 @@ pub fn decide_by_rules(rules: &Rules, backends: &[BackendFacts], facts: &Facts<'
         retention: rule.and_then(|rule| rule.retention.clone()),
         max_tokens: rule.and_then(|rule| rule.max_tokens),
         escalate: rule.and_then(|rule| rule.escalate.clone()),
-        steps,
+        steps: Vec::new(),
     };
-    let name = rule.map_or("none", |rule| rule.name.as_str()).to_owned();
+    let name = || rule.map_or("none", |rule| rule.name.as_str()).to_owned();
     if let Some(rule) = rule {
         if rule.deny {
-            return verdict(Vec::new(), Some(Denial::Rule { rule: name }), steps);
+            return verdict(Vec::new(), Some(Denial::Rule { rule: name() }));
         }
         if holds(&rule.block, facts) {
-            say(&rule.name, "blocks what the request holds".to_owned());
-            return verdict(Vec::new(), Some(Denial::Blocked { rule: name }), steps);
+            say(&rule.name, format_args!("blocks what the request holds"));
+            return verdict(Vec::new(), Some(Denial::Blocked { rule: name() }));
         }
     } else {
-        say("rules", "none applies, so the request stays on this machine".to_owned());
+        say("rules", format_args!("none applies, so the request stays on this machine"));
     }
     let mut candidates: Vec<String> = Vec::new();
     for backend in in_order(rule, backends) {
         match objection(rules, rule, backend, facts) {
             None if candidates.contains(&backend.name) => {}
             None => {
-                say(&backend.name, "may answer".to_owned());
+                say(&backend.name, format_args!("may answer"));
                 candidates.push(backend.name.clone());
             }
-            Some(why) => say(&backend.name, format!("may not answer: {why}")),
+            Some(why) => say(&backend.name, format_args!("may not answer: {why}")),
         }
     }
-    let denial = candidates.is_empty().then_some(Denial::Nothing { class, rule: name });
-    verdict(candidates, denial, steps)
+    let denial = candidates.is_empty().then(|| Denial::Nothing { class, rule: name() });
+    verdict(candidates, denial)
 }
 
 /// The backends that a rule names, in its order; without a rule those of this machine.
@@ -236,85 +254,98 @@ fn objection(
     rule: Option<&Rule>,
     backend: &BackendFacts,
     facts: &Facts<'_>,
-) -> Option<String> {
+) -> Option<Cow<'static, str>> {
     if !backend.may_serve(facts.model) {
-        return Some("it is not configured for this model".to_owned());
+        return Some("it is not configured for this model".into());
     }
     let bound = facts.terms.and_then(|terms| terms.backends.as_ref());
     if bound.is_some_and(|names| !names.contains(&backend.name)) {
-        return Some("the key is not bound to it".to_owned());
+        return Some("the key is not bound to it".into());
     }
     if facts.claim.backends.as_ref().is_some_and(|names| !names.contains(&backend.name)) {
-        return Some("the caller does not want it".to_owned());
+        return Some("the caller does not want it".into());
     }
     if backend.locality == Locality::Local {
         return None;
     }
-    let Some(rule) = rule else { return Some("no rule lets the request leave".to_owned()) };
+    let Some(rule) = rule else { return Some("no rule lets the request leave".into()) };
     cloud_objection(rules, rule, backend, facts)
 }
 
 /// Why a request may not leave for a backend.
-fn cloud_objection(rules: &Rules, rule: &Rule, backend: &BackendFacts, facts: &Facts<'_>) -> Option<String> {
+fn cloud_objection(
+    rules: &Rules,
+    rule: &Rule,
+    backend: &BackendFacts,
+    facts: &Facts<'_>,
+) -> Option<Cow<'static, str>> {
     if facts.claim.local_only {
-        return Some("the caller wants this machine only".to_owned());
+        return Some("the caller wants this machine only".into());
     }
     if facts.connectivity == Connectivity::Offline {
-        return Some("there is no network".to_owned());
+        return Some("there is no network".into());
     }
     if facts.terms.and_then(|terms| terms.class).is_none() {
-        return Some("the key declares no class, so its requests stay on this machine".to_owned());
+        return Some("the key declares no class, so its requests stay on this machine".into());
     }
     if let Some(why) = money_objection(backend, facts) {
         return Some(why);
     }
     let terms = rules.terms(&backend.name);
     if facts.all_classes().contains(DataClass::Health) && !terms.baa {
-        return Some("health data goes nowhere without a business associate agreement (baa)".to_owned());
+        return Some("health data goes nowhere without a business associate agreement (baa)".into());
     }
     let unmet =
         rule.require.iter().find(|text| !Demand::parse(text).is_some_and(|demand| demand.met(&terms)));
     if let Some(demand) = unmet {
-        return Some(format!("the rule demands {demand}"));
+        return Some(format!("the rule demands {demand}").into());
     }
     if holds(&rule.keep_local, facts) {
-        return Some("the request holds what the rule keeps on this machine".to_owned());
+        return Some("the request holds what the rule keeps on this machine".into());
     }
     let own = facts.issued.get(&backend.name).copied().unwrap_or(0);
     if facts.unscannable > own && !rule.treatments().is_empty() {
-        return Some("the request has parts that cannot be looked into, and the rule masks".to_owned());
+        return Some("the request has parts that cannot be looked into, and the rule masks".into());
     }
     None
 }
 
 /// Why a request costs more than its key may spend.
-fn money_objection(backend: &BackendFacts, facts: &Facts<'_>) -> Option<String> {
+fn money_objection(backend: &BackendFacts, facts: &Facts<'_>) -> Option<Cow<'static, str>> {
     let limited = facts.terms.is_some_and(|terms| terms.dollars_per_month.is_some());
     let left = match facts.dollars_left {
         Some(left) => left,
         None if limited => {
-            return Some("the key has a limit of money, and what is left of it is not known".to_owned());
+            return Some("the key has a limit of money, and what is left of it is not known".into());
         }
         None => return None,
     };
     if left <= 0.0 {
-        return Some("the key's money for this month is spent".to_owned());
+        return Some("the key's money for this month is spent".into());
     }
     match facts.estimates?.get(&backend.name) {
-        None => {
-            Some("the key has a limit of money, and the price of this model there is not known".to_owned())
-        }
+        None => Some("the key has a limit of money, and the price of this model there is not known".into()),
         Some(cost) if *cost > left => {
-            Some(format!("it may cost ${cost:.4}, and the key has ${left:.4} left of this month"))
+            Some(format!("it may cost ${cost:.4}, and the key has ${left:.4} left of this month").into())
         }
         Some(_) => None,
     }
 }
 
-fn class_reason(facts: &Facts<'_>, class: DataClass) -> String {
-    let floor = facts.terms.and_then(|terms| terms.class).map_or("none", DataClass::as_str);
-    let claim = facts.claim.class.map_or("none", DataClass::as_str);
-    let found: Vec<String> = facts.found.iter().map(|(entity, count)| format!("{count} {entity}")).collect();
-    let found = if found.is_empty() { "nothing".to_owned() } else { found.join(", ") };
-    format!("{class} (floor of the key {floor}, claim {claim}, found {found})")
+/// Why a request has its class.
+struct ClassReason<'a> {
+    facts: &'a Facts<'a>,
+    class: DataClass,
+}
+
+impl fmt::Display for ClassReason<'_> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { facts, class } = self;
+        let floor = facts.terms.and_then(|terms| terms.class).map_or("none", DataClass::as_str);
+        let claim = facts.claim.class.map_or("none", DataClass::as_str);
+        let found: Vec<String> =
+            facts.found.iter().map(|(entity, count)| format!("{count} {entity}")).collect();
+        let found = if found.is_empty() { "nothing".to_owned() } else { found.join(", ") };
+        write!(formatter, "{class} (floor of the key {floor}, claim {claim}, found {found})")
+    }
 }

@@ -6,7 +6,7 @@ use nearfield_privacy::{ClassSet, DataClass, Detector, Survey};
 use serde::Deserialize;
 
 use super::condition::{Connectivity, Day};
-use super::decide::{Claim, Facts, Verdict, decide_by_rules};
+use super::decide::{Claim, Facts, Verdict, explain_by_rules};
 use super::{Rules, RulesError};
 use crate::BackendFacts;
 
@@ -134,7 +134,7 @@ impl Example {
             first_token: self.first_token,
             connectivity: self.connectivity,
         };
-        Ok((decide_by_rules(rules, backends, &facts), survey))
+        Ok((explain_by_rules(rules, backends, &facts), survey))
     }
 }
 

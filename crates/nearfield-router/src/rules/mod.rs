@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 pub use condition::{Connectivity, Day, When};
-pub use decide::{Claim, Denial, Facts, Step, Verdict, decide_by_rules};
+pub use decide::{Claim, Denial, Facts, Step, Verdict, decide_by_rules, explain_by_rules};
 pub use escalate::{ALTERNATIVES, Escalate, Signals};
 pub use examples::{Example, ExampleOutcome, Examples, check_examples};
 pub use lint::{Endpoint, Finding, Severity, lint};

@@ -8,7 +8,7 @@ use nearfield_privacy::{ClassSet, DataClass, Entity};
 use nearfield_router::BackendFacts;
 use nearfield_router::rules::{
     BackendTerms, Claim, Connectivity, Day, Denial, Facts, KeyTerms, Rule, Rules, Verdict, When,
-    decide_by_rules,
+    decide_by_rules, explain_by_rules,
 };
 
 /// A small generator (xorshift64*): the draws must be the same on every machine.
@@ -302,7 +302,9 @@ fn a_million_decisions_stay_inside_what_is_allowed() {
                 connectivity: if draw.chance(12) { Connectivity::Offline } else { Connectivity::Online },
                 ..Facts::default()
             };
-            let verdict = decide_by_rules(&rules, &backends, &facts);
+            let verdict = explain_by_rules(&rules, &backends, &facts);
+            let decided = decide_by_rules(&rules, &backends, &facts);
+            assert_eq!(decided, Verdict { steps: Vec::new(), ..verdict.clone() }, "with and without reasons");
             check(&rules, &backends, &facts, &verdict, &mut seen);
             decisions += 1;
         }

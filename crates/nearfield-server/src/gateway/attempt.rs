@@ -31,7 +31,7 @@ pub(super) struct Course<'a> {
     row: RowHandle,
     rules: Option<(&'a Ruled, &'a Admitted)>,
     decided: String,
-    request: Request,
+    request: Box<Request>,
     gate: Gate,
     plan: Plan<'a>,
     admitted: Instant,
@@ -85,7 +85,7 @@ impl<'a> Course<'a> {
         candidates: &[String],
         rules: Option<(&'a Ruled, &'a Admitted)>,
         decided: String,
-        request: Request,
+        request: Box<Request>,
         gate: Gate,
     ) -> Self {
         let known =
@@ -109,7 +109,7 @@ impl<'a> Course<'a> {
     }
 
     /// Takes the plan's steps until one candidate is settled on, or the caller gets the error.
-    pub(super) async fn run(mut self) -> Result<Answer, Unanswered> {
+    pub(super) async fn run(mut self: Box<Self>) -> Result<Answer, Unanswered> {
         let mut step = self.plan.first();
         while let Some(now) = step {
             if !now.after.is_zero() {

@@ -70,7 +70,7 @@ pub(super) struct Opening {
 impl Opening {
     pub(super) fn new(
         configured: &ConfiguredBackend,
-        mut request: Request,
+        mut request: Box<Request>,
         pieces: Arc<AtomicU64>,
         care: Care,
     ) -> Self {

@@ -250,8 +250,8 @@ impl Admitted {
         ruled: &Ruled,
         backends: &[BackendFacts],
         candidate: &BackendFacts,
-        mut request: Request,
-    ) -> Result<(Request, Option<Arc<Vault>>), Error> {
+        mut request: Box<Request>,
+    ) -> Result<(Box<Request>, Option<Arc<Vault>>), Error> {
         let refused =
             |message: &str, code: &str| Error::new(ErrorKind::PermissionDenied, message).with_code(code);
         let newest = ruled.active();

@@ -17,7 +17,7 @@ impl Gateway {
         &self,
         ruled: &Ruled,
         caller: &Caller,
-        mut request: Request,
+        mut request: Box<Request>,
         gate: Gate,
     ) -> Result<Answer, Unanswered> {
         let circumstances = self.circumstances(ruled, caller, &request).await;
@@ -42,7 +42,7 @@ impl Gateway {
         }
         let candidates = admitted.candidates();
         let rules = Some((ruled, &admitted));
-        Course::new(self, row, candidates, rules, reason, request, gate).run().await
+        Box::new(Course::new(self, row, candidates, rules, reason, request, gate)).run().await
     }
 
     /// What a decision by rules depends on beside the request.

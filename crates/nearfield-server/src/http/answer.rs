@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::StreamExt as _;
-use hyper::header::{self, HeaderMap, HeaderValue};
+use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::{Response, StatusCode};
 use jiff::Timestamp;
 use nearfield_api::openai::{Endpoint, ReplyCollector, ReplyHead, StreamEncoder, StreamOptions};
@@ -19,6 +19,11 @@ use super::reply::{error_response, header_text, json};
 use super::reply_body::ReplyBody;
 use super::{Reply, Service};
 use crate::gateway::{Answer, Caller, Gate, Receipt, Whole, event_bytes};
+
+/// Where an answer came from.
+const BACKEND: HeaderName = HeaderName::from_static("x-nearfield-backend");
+const LOCALITY: HeaderName = HeaderName::from_static("x-nearfield-locality");
+const REASON: HeaderName = HeaderName::from_static("x-nearfield-reason");
 
 /// An answer in the making. Dropping it cancels the backend's work.
 struct Running {
@@ -54,7 +59,7 @@ pub(super) async fn generate(
     service: &Service,
     record: &Arc<Record>,
     caller: &Caller,
-    request: Request,
+    request: Box<Request>,
     options: StreamOptions,
 ) -> Reply {
     let streamed = request.stream;
@@ -96,9 +101,9 @@ pub(super) async fn generate(
 /// Where the answer came from, for those who do not read bodies.
 fn headers(answer: &Answer) -> HeaderMap {
     let mut headers = HeaderMap::new();
-    headers.insert("x-nearfield-backend", header_text(&answer.backend));
-    headers.insert("x-nearfield-locality", HeaderValue::from_static(answer.locality.as_str()));
-    headers.insert("x-nearfield-reason", header_text(&answer.reason));
+    headers.insert(BACKEND, header_text(&answer.backend));
+    headers.insert(LOCALITY, HeaderValue::from_static(answer.locality.as_str()));
+    headers.insert(REASON, header_text(&answer.reason));
     headers
 }
 

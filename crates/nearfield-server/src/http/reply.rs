@@ -1,5 +1,6 @@
 //! Replies in OpenAI's form.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -13,6 +14,8 @@ use super::reply_body::ReplyBody;
 
 /// The name of the header that carries a request's id.
 pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// The most characters of a header that repeats a text.
+const LONGEST_HEADER: usize = 256;
 
 /// A reply of JSON text.
 pub(super) fn json(status: StatusCode, text: String) -> Reply {
@@ -53,8 +56,13 @@ fn retry_seconds(error: &Error) -> Option<u64> {
 
 /// A header's value from text that may hold anything.
 pub(super) fn header_text(text: &str) -> HeaderValue {
-    let plain: String =
-        text.chars().map(|c| if c.is_ascii_graphic() || c == ' ' { c } else { '?' }).take(256).collect();
+    let fits = |byte: u8| byte.is_ascii_graphic() || byte == b' ';
+    let plain: Cow<'_, str> = if text.len() <= LONGEST_HEADER && text.bytes().all(fits) {
+        text.into()
+    } else {
+        let fitting = |c: char| u8::try_from(c).is_ok_and(fits);
+        text.chars().map(|c| if fitting(c) { c } else { '?' }).take(LONGEST_HEADER).collect()
+    };
     HeaderValue::from_str(&plain).unwrap_or_else(|_| HeaderValue::from_static("?"))
 }
 

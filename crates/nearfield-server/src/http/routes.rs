@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use hyper::body::{Body as _, Incoming};
-use hyper::header::{self, HeaderMap, HeaderValue};
+use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::{Method, Response, StatusCode};
 use nearfield_api::openai::{
     Limits, StreamOptions, model_body, models_body, parse_chat_request, parse_completions_request,
@@ -28,6 +28,11 @@ use crate::keys::KnownKey;
 
 /// Requests longer than this are worked on beside the threads that serve others.
 const LARGE_BODY: usize = 64 << 10;
+
+/// What a caller says of its own request.
+const CLASS: HeaderName = HeaderName::from_static("x-nearfield-class");
+const LOCAL_ONLY: HeaderName = HeaderName::from_static("x-nearfield-local-only");
+const BACKENDS: HeaderName = HeaderName::from_static("x-nearfield-backends");
 
 /// A wire dialect's reader of request bodies.
 type Parse = fn(&[u8], &Limits) -> Result<(Request, StreamOptions), Error>;
@@ -170,7 +175,7 @@ async fn answer(
     let parsed = parse(&body.bytes, &service.limits.requests);
     drop(body);
     match parsed {
-        Ok((request, options)) => generate(service, record, &caller, request, options).await,
+        Ok((request, options)) => generate(service, record, &caller, Box::new(request), options).await,
         Err(error) => error_response(&error),
     }
 }
@@ -189,7 +194,9 @@ async fn answer_large(
         let limits = service.limits.requests;
         let parsed = tokio::task::spawn_blocking(move || parse(&body.bytes, &limits)).await;
         match parsed {
-            Ok(Ok((request, options))) => generate(&service, &record, &caller, request, options).await,
+            Ok(Ok((request, options))) => {
+                generate(&service, &record, &caller, Box::new(request), options).await
+            }
             Ok(Err(error)) => error_response(&error),
             Err(_) => broke_off(),
         }
@@ -204,33 +211,33 @@ fn broke_off() -> Reply {
 /// Who asks, and what its headers say of the request. They may raise its class or narrow its candidates; what they cannot
 /// mean is an error, since a claim that is overlooked would let something leave.
 fn caller(key: KnownKey, headers: &HeaderMap) -> Result<Caller, Error> {
-    let text = |name: &'static str| -> Result<Option<&str>, Error> {
+    let text = |name: &HeaderName| -> Result<Option<&str>, Error> {
         let mut values = headers.get_all(name).iter();
         let (value, None) = (values.next(), values.next()) else {
-            return Err(Error::invalid(name, format!("the header {name} stands twice; send it once")));
+            return Err(Error::invalid(
+                name.as_str(),
+                format!("the header {name} stands twice; send it once"),
+            ));
         };
         let value = value.map(|value| value.to_str().map(str::trim)).transpose();
-        value.map_err(|_| Error::invalid(name, format!("the header {name} is not text")))
+        value.map_err(|_| Error::invalid(name.as_str(), format!("the header {name} is not text")))
     };
-    let class = match text("x-nearfield-class")? {
+    let class = match text(&CLASS)? {
         None => None,
         Some(name) => Some(DataClass::from_name(name).ok_or_else(|| {
             let known = DataClass::ALL.map(DataClass::as_str).join(", ");
-            Error::invalid("x-nearfield-class", format!("there is no such class; known are {known}"))
+            Error::invalid(CLASS.as_str(), format!("there is no such class; known are {known}"))
         })?),
     };
     let names = |text: &str| text.split(',').map(|name| name.trim().to_owned()).collect();
-    let local_only = match text("x-nearfield-local-only")? {
+    let local_only = match text(&LOCAL_ONLY)? {
         None | Some("false") => false,
         Some("true") => true,
         Some(_) => {
-            return Err(Error::invalid(
-                "x-nearfield-local-only",
-                "the header is either true or false".to_owned(),
-            ));
+            return Err(Error::invalid(LOCAL_ONLY.as_str(), "the header is either true or false".to_owned()));
         }
     };
-    let claim = Claim { class, backends: text("x-nearfield-backends")?.map(names), local_only };
+    let claim = Claim { class, backends: text(&BACKENDS)?.map(names), local_only };
     Ok(Caller { key_id: key.id, key_name: key.name, claim })
 }
 

@@ -47,7 +47,7 @@ fn request(model: &str) -> Request {
 async fn answer(backend: &dyn Backend, request: Request) -> (Vec<String>, Vec<FinishReason>, u64) {
     let choices = request.choices as usize;
     let (mut texts, mut reasons) = (vec![String::new(); choices], vec![None; choices]);
-    let mut events = backend.generate(request).await.unwrap();
+    let mut events = backend.generate(Box::new(request)).await.unwrap();
     let first = events.next().await.unwrap().unwrap();
     assert!(matches!(first, Event::Started { .. }), "{first:?}");
     let usage = loop {
@@ -86,7 +86,7 @@ async fn keeps_its_promises(backend: &dyn Backend, model: &str) -> Vec<String> {
     assert_eq!((several.len(), tokens), (3, 30));
     all.extend(several);
 
-    let refused = async |request: Request| match backend.generate(request).await {
+    let refused = async |request: Request| match backend.generate(Box::new(request)).await {
         Err(error) => error,
         Ok(mut events) => loop {
             if let Err(error) = events.next().await.expect("no error") {

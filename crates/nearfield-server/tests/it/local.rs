@@ -69,7 +69,7 @@ async fn collect(backend: &LocalBackend, request: Request) -> Result<Collected, 
     let count = request.choices as usize;
     let mut all =
         Collected { texts: vec![String::new(); count], reasons: vec![None; count], ..Collected::default() };
-    let mut events = backend.generate(request).await?;
+    let mut events = backend.generate(Box::new(request)).await?;
     while let Some(event) = events.next().await {
         match event? {
             Event::Started { engine, .. } => all.seed = engine.unwrap().seed,
@@ -430,7 +430,7 @@ async fn an_idle_model_makes_room_and_a_busy_one_does_not() {
     let mut long = request(&one, "a");
     long.max_tokens = Some(400);
     only_text(&mut long);
-    let mut running = tight.generate(long.clone()).await.unwrap();
+    let mut running = tight.generate(Box::new(long.clone())).await.unwrap();
     running.next().await.unwrap().unwrap();
     let error = collect(&tight, request(&two, "a")).await.unwrap_err();
     assert_eq!((error.kind, error.code.as_deref()), (ErrorKind::Overloaded, Some("insufficient_memory")));

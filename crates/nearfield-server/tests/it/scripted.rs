@@ -101,11 +101,11 @@ impl Backend for Scripted {
         *self.load.lock().unwrap()
     }
 
-    async fn generate(&self, request: Request) -> Result<EventStream, Error> {
+    async fn generate(&self, request: Box<Request>) -> Result<EventStream, Error> {
         if self.locality == Locality::Local {
             request.require_text_only()?;
         }
-        self.seen.lock().unwrap().push(request);
+        self.seen.lock().unwrap().push(*request);
         let script = {
             let mut scripts = self.scripts.lock().unwrap();
             if scripts.len() > 1 { scripts.pop_front() } else { scripts.front().cloned() }

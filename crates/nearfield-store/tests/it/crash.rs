@@ -82,6 +82,16 @@ async fn ends_that_never_reached_the_database_come_from_the_journal() {
     let mut row = ledger.admit(admission("cut")).unwrap();
     row.attempt(start("cloud", Locality::Cloud)).unwrap();
     row.end_attempt(attempt_end(Outcome::Error("upstream".to_owned()), Some(3)));
+    // An end is journalled in a moment, also where nobody asks for it.
+    let journalled = || {
+        let files = std::fs::read_dir(living.path().join("journal")).unwrap();
+        let text: String =
+            files.map(|entry| std::fs::read_to_string(entry.unwrap().path()).unwrap_or_default()).collect();
+        text.contains("upstream")
+    };
+    while !journalled() {
+        tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+    }
 
     // What a process leaves that died before its writer did anything: no database, and a lock that nobody holds.
     let folder = tempfile::tempdir().unwrap();
