@@ -46,11 +46,11 @@ pub(crate) struct Admitted {
     pub(crate) id: String,
     /// Microseconds since 1970, UTC.
     pub(crate) time: i64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) key_id: Option<String>,
     pub(crate) model: String,
     pub(crate) reason: String,
     pub(crate) policy_hash: String,
-    // Journals of the first versions do not have the next two.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) retention: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -73,8 +73,11 @@ pub(crate) struct AttemptEnded {
     pub(crate) id: String,
     pub(crate) position: u32,
     pub(crate) outcome: Outcome,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) usage: Option<Tokens>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) cost: Option<NanoDollars>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) price: Option<String>,
     pub(crate) duration_us: u64,
 }
@@ -83,13 +86,20 @@ pub(crate) struct AttemptEnded {
 pub(crate) struct Ended {
     pub(crate) id: String,
     pub(crate) outcome: Outcome,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) reason: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) usage: Option<Tokens>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) ttft_us: Option<u64>,
     pub(crate) duration_us: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) cost: Option<NanoDollars>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) counterfactual: Option<Counterfactual>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) energy_joules: Option<f64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) numerics: Option<String>,
     /// The attempt that answered, where it is not the one that began last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -102,11 +112,11 @@ pub(crate) struct Tokens {
     pub(crate) input: u64,
     pub(crate) cached_input: u64,
     // Journals of the first version do not have the next three.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_zero")]
     pub(crate) cache_write: u64,
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_zero")]
     pub(crate) cache_write_1h: u64,
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_zero")]
     pub(crate) unattributed: u64,
     pub(crate) output: u64,
     pub(crate) reasoning: u64,
@@ -126,6 +136,12 @@ impl From<Usage> for Tokens {
             measured: usage.measured,
         }
     }
+}
+
+/// Whether there is nothing to write down.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde asks")]
+const fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 /// Whole microseconds.

@@ -19,7 +19,7 @@ use tokio::time::timeout;
 use super::connection::{ConnectionContext, serve_connection};
 
 /// How long cancelled work may take to notice.
-pub(super) const LAST_WAIT: Duration = Duration::from_secs(2);
+const LAST_WAIT: Duration = Duration::from_secs(2);
 
 /// The threads, one for each processor.
 pub(super) struct Workers {
