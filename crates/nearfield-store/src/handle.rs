@@ -214,7 +214,7 @@ impl RowHandle {
     /// Journals the end of the attempt at a position; one that is not under way is left as it is.
     pub fn end_attempt_at(&mut self, position: u32, end: AttemptEnd) {
         if let Some(record) = self.attempt_ended(position, end) {
-            self.ledger.journal().happened(vec![record]);
+            self.ledger.journal().note(vec![record]);
         }
     }
 
@@ -253,7 +253,7 @@ impl RowHandle {
             numerics: end.numerics,
             answered,
         }));
-        self.ledger.journal().happened(records);
+        self.ledger.journal().note(records);
         if let Some(OnClose(told)) = self.on_close.take() {
             told(self.cost.or((!self.left).then_some(NanoDollars::ZERO)));
         }

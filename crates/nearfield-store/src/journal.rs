@@ -29,6 +29,8 @@ pub(crate) struct Journal {
     state: Mutex<State>,
     /// Told when something was appended.
     pub(crate) appended: Notify,
+    /// Told when something has happened that is not written yet.
+    pub(crate) happened: Notify,
     /// Held for as long as the journal is ours.
     _lock: File,
 }
@@ -40,9 +42,11 @@ struct State {
     length: u64,
     /// Whether a failed write left bytes behind `length` that could not be cut off.
     torn: bool,
-    /// What has happened and is not written yet. It goes before, or with, whatever is written next; where it cannot be
-    /// written it is bounded by the requests that are under way, since none is admitted while it waits.
+    /// What has happened and is not written yet: what happens in a moment, and all of it while it cannot be written. Then it
+    /// goes before whatever is written next, and is bounded by the requests that are under way, since none is admitted.
     waiting: Vec<Record>,
+    /// Whether it could not be written.
+    stuck: bool,
     /// Requests that were admitted and have not ended.
     open: u64,
     /// What was written last.
@@ -74,11 +78,20 @@ impl Journal {
             length: 0,
             torn: false,
             waiting: Vec::new(),
+            stuck: false,
             open: 0,
             recent: Recent::default(),
             removed: false,
         };
-        Self { owner, path, lock_path, state: Mutex::new(state), appended: Notify::new(), _lock: lock }
+        Self {
+            owner,
+            path,
+            lock_path,
+            state: Mutex::new(state),
+            appended: Notify::new(),
+            happened: Notify::new(),
+            _lock: lock,
+        }
     }
 
     /// The name that rows and files of this process carry.
@@ -91,26 +104,29 @@ impl Journal {
         Reader::open(&self.path)
     }
 
-    /// Writes the records that admit a request or let it go on, in one `write` with what waits. When this fails nothing of
-    /// them stays in the journal, and what they record must not happen.
+    /// Writes the records that admit a request or let it go on, in one `write`. When this fails nothing of them stays in the
+    /// journal, and what they record must not happen.
     pub(crate) fn append(&self, records: Vec<Record>) -> Result<(), StoreError> {
         let bytes = encode(&records)?;
         let mut state = self.state();
         if state.removed {
             return Err(StoreError::Closed);
         }
+        if state.stuck {
+            state.write_waiting().map_err(|source| self.failed(source))?;
+        }
+        state.write(&bytes).map_err(|source| self.failed(source))?;
         let admitted = records.iter().filter(|record| matches!(record, Record::Admitted(_))).count();
-        state.write_with(&bytes, records).map_err(|source| self.failed(source))?;
         state.open += admitted as u64;
+        state.remember(bytes.len(), records);
         drop(state);
         self.appended.notify_one();
         Ok(())
     }
 
-    /// Takes the records of something that has happened already. They are written with what is written next, or by the
-    /// writer soon, so that a busy server writes once for two requests and nobody waits for what comes after an answer. A
-    /// process that is killed before leaves the request to be closed as `unknown`.
-    pub(crate) fn happened(&self, records: Vec<Record>) {
+    /// Takes the records of something that has happened already. They are written soon, together with others, so that nobody
+    /// waits for what comes after an answer. A process that is killed before leaves the request to be closed as `unknown`.
+    pub(crate) fn note(&self, records: Vec<Record>) {
         let mut state = self.state();
         for record in &records {
             match record {
@@ -119,19 +135,24 @@ impl Journal {
                 Record::AttemptStarted(_) | Record::AttemptEnded(_) => {}
             }
         }
+        let first = state.waiting.is_empty();
         state.waiting.extend(records);
         drop(state);
-        self.appended.notify_one();
+        if first {
+            self.happened.notify_one();
+        }
     }
 
-    /// Writes what has happened and is not written yet. When this fails it is kept, and written as soon as it is possible
-    /// again.
+    /// Writes what has happened and is not written yet. When this fails it is kept, and nothing else is written before it.
     pub(crate) fn write_waiting(&self) -> Result<(), StoreError> {
         let mut state = self.state();
         if state.waiting.is_empty() {
             return Ok(());
         }
-        state.write_with(&[], Vec::new()).map_err(|source| self.failed(source))
+        state.write_waiting().map_err(|source| self.failed(source))?;
+        drop(state);
+        self.appended.notify_one();
+        Ok(())
     }
 
     /// The records that stand from an offset on, where they are still in memory, which spares reading the file.
@@ -194,32 +215,29 @@ impl Journal {
 }
 
 impl State {
-    /// Writes what waits and then some records, of which these are the bytes. When this fails nothing is written, and what
-    /// waits goes on waiting.
-    fn write_with(&mut self, bytes: &[u8], records: Vec<Record>) -> io::Result<()> {
+    fn write_waiting(&mut self) -> io::Result<()> {
         let mut waiting = std::mem::take(&mut self.waiting);
-        if waiting.is_empty() {
-            self.write(bytes)?;
-        } else {
-            let mut lines = Vec::with_capacity(waiting.len() * USUAL_RECORD + bytes.len());
-            waiting.retain(|record| match encode_into(&mut lines, record) {
-                Ok(()) => true,
-                Err(error) => {
-                    tracing::error!(request = record.id(), %error, "what happened to a request is not recorded");
-                    false
-                }
-            });
-            let before = lines.len();
-            lines.extend_from_slice(bytes);
-            if let Err(error) = self.write(&lines) {
-                self.waiting = waiting;
-                return Err(error);
+        let mut lines = Vec::with_capacity(waiting.len() * USUAL_RECORD);
+        waiting.retain(|record| match encode_into(&mut lines, record) {
+            Ok(()) => true,
+            Err(error) => {
+                tracing::error!(request = record.id(), %error, "what happened to a request is not recorded");
+                false
             }
-            self.recent.push(self.length.saturating_sub(lines.len() as u64), before as u64, waiting);
+        });
+        let result = self.write(&lines);
+        self.stuck = result.is_err();
+        match &result {
+            Ok(()) => self.remember(lines.len(), waiting),
+            Err(_) => self.waiting = waiting,
         }
-        let bytes = bytes.len() as u64;
+        result
+    }
+
+    /// Keeps records that were just written, in so many bytes.
+    fn remember(&mut self, bytes: usize, records: Vec<Record>) {
+        let bytes = bytes as u64;
         self.recent.push(self.length.saturating_sub(bytes), bytes, records);
-        Ok(())
     }
 
     /// Writes all of `bytes` or nothing.
@@ -397,8 +415,8 @@ mod tests {
 
         let error = journal.append(vec![admitted("a")]).unwrap_err();
         assert!(error.to_string().contains("free disk space"), "{error}");
-        journal.happened(vec![ended("b")]);
-        journal.happened(vec![ended("c")]);
+        journal.note(vec![ended("b")]);
+        journal.note(vec![ended("c")]);
         assert!(journal.write_waiting().is_err());
         assert!(journal.append(vec![admitted("a")]).is_err());
 

@@ -14,7 +14,7 @@ use crate::handle::RowHandle;
 use crate::journal::Journal;
 use crate::orphan::{Orphan, has_files};
 use crate::row::{Admission, Filter, Row, Summary};
-use crate::writer::{Command, Writer};
+use crate::writer::{Command, Writer, journal_ends};
 use crate::{NanoDollars, StoreError, carry, query};
 
 /// The ledger. Clones are the same ledger; the writer ends with the last of them.
@@ -61,7 +61,7 @@ impl Ledger {
         let reader = journal.reader()?;
         let (commands, received) = mpsc::unbounded_channel();
         let task = Writer::new(Arc::clone(&journal), reader, writer, received);
-        start(task)?;
+        start(task, Arc::clone(&journal))?;
         Ok(Self { inner: Arc::new(Inner { journal, readers, commands, recovery }) })
     }
 
@@ -123,11 +123,18 @@ impl Ledger {
     }
 }
 
-/// Runs the writer on a thread of its own: what waits for the database's thread so often would wake others each time.
-fn start(writer: Writer) -> Result<(), StoreError> {
+/// Runs the writer on a thread of its own: what waits for the database's thread so often would wake others each time. While
+/// it waits, the same thread journals ends.
+fn start(writer: Writer, journal: Arc<Journal>) -> Result<(), StoreError> {
     let runtime = runtime::Builder::new_current_thread().enable_time().build().map_err(StoreError::Thread)?;
+    let work = async move {
+        tokio::select! {
+            () = writer.run() => {}
+            () = journal_ends(journal) => {}
+        }
+    };
     let thread = thread::Builder::new().name("ledger".to_owned());
-    thread.spawn(move || runtime.block_on(writer.run())).map_err(StoreError::Thread)?;
+    thread.spawn(move || runtime.block_on(work)).map_err(StoreError::Thread)?;
     Ok(())
 }
 

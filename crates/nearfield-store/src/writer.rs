@@ -15,7 +15,7 @@ use crate::{StoreError, carry, database};
 /// How long the writer lets records gather before it carries them over together: a moment where there are few, and where
 /// there are many long enough that most requests are over by then, and are written whole.
 const GROUP: (Duration, Duration) = (Duration::from_millis(100), Duration::from_millis(200));
-/// How soon an end is journalled, where nothing else is written before.
+/// How soon what has happened is journalled.
 const SOON: Duration = Duration::from_millis(10);
 /// Records from which on they are many.
 const MANY: usize = 64;
@@ -69,11 +69,18 @@ impl Writer {
                 () = tokio::time::sleep(self.failing.unwrap_or(HOLD)), if sleeps => None,
             };
             if command.is_none() && self.failing.is_none() {
-                command = self.gather().await;
+                // A moment for more records to come, unless somebody waits for these.
+                command = tokio::select! {
+                    command = self.commands.recv() => Some(command),
+                    () = tokio::time::sleep(if self.read < MANY { GROUP.0 } else { GROUP.1 }) => None,
+                };
             }
-            let unwritten = journal.write_waiting().err();
+            if command.is_some() {
+                // What cannot be written now is tried again, and told, by those who journal ends.
+                let _ = journal.write_waiting();
+            }
             let result = self.carry_over(command.is_none()).await;
-            self.note(&result, unwritten);
+            self.note(&result);
             match command {
                 None => {}
                 Some(Some(Command::Flush(reply))) => drop(reply.send(result)),
@@ -97,22 +104,6 @@ impl Writer {
                     }
                     self.disconnect().await;
                     return;
-                }
-            }
-        }
-    }
-
-    /// A moment for more records to come, unless somebody waits for these. Has the ends journalled that come meanwhile.
-    async fn gather(&mut self) -> Option<Option<Command>> {
-        let group = tokio::time::sleep(if self.read < MANY { GROUP.0 } else { GROUP.1 });
-        tokio::pin!(group);
-        loop {
-            tokio::select! {
-                command = self.commands.recv() => return Some(command),
-                () = &mut group => return None,
-                () = tokio::time::sleep(SOON) => {
-                    // What cannot be written now is tried again, and told, when the group is carried over.
-                    let _ = self.journal.write_waiting();
                 }
             }
         }
@@ -145,7 +136,6 @@ impl Writer {
             }
             if patient {
                 tokio::time::sleep(PAUSE).await;
-                let _ = self.journal.write_waiting();
             }
         }
         if self.reader.offset() >= COMPACT_AT {
@@ -173,25 +163,20 @@ impl Writer {
     }
 
     /// Keeps the log quiet while a failure lasts, and waits longer each time.
-    fn note(&mut self, result: &Result<(), StoreError>, unwritten: Option<StoreError>) {
-        let doubled = self.failing.map_or(RETRY.0, |wait| (wait * 2).min(RETRY.1));
-        let first = self.failing.is_none();
-        match (result, unwritten) {
-            (Ok(()), None) => {
+    fn note(&mut self, result: &Result<(), StoreError>) {
+        match result {
+            Ok(()) => {
                 if self.failing.take().is_some() {
                     tracing::info!("the ledger writes again");
                 }
-                return;
             }
-            (Err(error), _) if first => {
-                tracing::error!(%error, "the ledger's database cannot be written; the journal keeps the rows");
+            Err(error) => {
+                if self.failing.is_none() {
+                    tracing::error!(%error, "the ledger's database cannot be written; the journal keeps the rows");
+                }
+                self.failing = Some(self.failing.map_or(RETRY.0, |wait| (wait * 2).min(RETRY.1)));
             }
-            (Ok(()), Some(error)) if first => {
-                tracing::error!(%error, "the ends of requests wait to be journalled");
-            }
-            _ => {}
         }
-        self.failing = Some(doubled);
     }
 
     async fn disconnect(self) {
@@ -204,6 +189,25 @@ impl Writer {
     async fn remove(&mut self) -> Result<bool, StoreError> {
         database::checkpoint(&mut self.database).await?;
         self.journal.remove(self.reader.offset())
+    }
+}
+
+/// Journals what has happened, all of [`SOON`] in one write. What cannot be written is tried again for as long as it takes.
+pub(crate) async fn journal_ends(journal: Arc<Journal>) {
+    loop {
+        journal.happened.notified().await;
+        let mut wait = SOON;
+        tokio::time::sleep(wait).await;
+        while let Err(error) = journal.write_waiting() {
+            if wait == SOON {
+                tracing::error!(%error, "the ends of requests wait to be journalled");
+            }
+            wait = (wait * 2).min(RETRY.1);
+            tokio::time::sleep(wait).await;
+        }
+        if wait > SOON {
+            tracing::info!("the ends of requests are journalled again");
+        }
     }
 }
 

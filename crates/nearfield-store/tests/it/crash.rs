@@ -16,12 +16,28 @@ const FOLDER: &str = "NEARFIELD_TEST_CRASH_FOLDER";
 #[tokio::test]
 async fn child() {
     let Ok(folder) = std::env::var(FOLDER) else { return };
-    let ledger = Ledger::open(folder).await.unwrap();
+    let ledger = Ledger::open(&folder).await.unwrap();
     complete(&ledger, "whole", "here", Locality::Local, Some(1));
     let mut row = ledger.admit(admission("cut")).unwrap();
     row.attempt(start("cloud", Locality::Cloud)).unwrap();
+    journalled(Path::new(&folder), "ended").await;
     println!("ready");
     std::future::pending::<()>().await;
+}
+
+/// Waits until a text stands in this process's journal, which takes a moment where nobody asks for it.
+async fn journalled(folder: &Path, text: &str) {
+    let own = format!("{}-", std::process::id());
+    let stands = || {
+        let mut files = std::fs::read_dir(folder.join("journal")).unwrap().map(Result::unwrap);
+        files.any(|file| {
+            file.file_name().to_string_lossy().starts_with(&own)
+                && std::fs::read_to_string(file.path()).is_ok_and(|lines| lines.contains(text))
+        })
+    };
+    while !stands() {
+        tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+    }
 }
 
 fn spawn(folder: &Path) -> Child {
@@ -82,16 +98,7 @@ async fn ends_that_never_reached_the_database_come_from_the_journal() {
     let mut row = ledger.admit(admission("cut")).unwrap();
     row.attempt(start("cloud", Locality::Cloud)).unwrap();
     row.end_attempt(attempt_end(Outcome::Error("upstream".to_owned()), Some(3)));
-    // An end is journalled in a moment, also where nobody asks for it.
-    let journalled = || {
-        let files = std::fs::read_dir(living.path().join("journal")).unwrap();
-        let text: String =
-            files.map(|entry| std::fs::read_to_string(entry.unwrap().path()).unwrap_or_default()).collect();
-        text.contains("upstream")
-    };
-    while !journalled() {
-        tokio::time::sleep(std::time::Duration::from_millis(1)).await;
-    }
+    journalled(living.path(), "upstream").await;
 
     // What a process leaves that died before its writer did anything: no database, and a lock that nobody holds.
     let folder = tempfile::tempdir().unwrap();
