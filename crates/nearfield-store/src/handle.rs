@@ -203,7 +203,7 @@ impl RowHandle {
         Ok(position)
     }
 
-    /// Journals the end of the attempt that began last of those under way; without one this does nothing. A journal
+    /// Notes the end of the attempt that began last of those under way; without one this does nothing. A journal
     /// that cannot be written now is written later: what has happened is not undone by it.
     pub fn end_attempt(&mut self, end: AttemptEnd) {
         if let Some(&(position, _)) = self.open.last() {

@@ -29,7 +29,7 @@ pub(crate) struct Journal {
     state: Mutex<State>,
     /// Told when something was appended.
     pub(crate) appended: Notify,
-    /// Told when something has happened that is not written yet.
+    /// Told when something has happened after it was quiet.
     pub(crate) happened: Notify,
     /// Held for as long as the journal is ours.
     _lock: File,
@@ -47,6 +47,8 @@ struct State {
     waiting: Vec<Record>,
     /// Whether it could not be written.
     stuck: bool,
+    /// Whether somebody wants to be told when something happens.
+    quiet: bool,
     /// Requests that were admitted and have not ended.
     open: u64,
     /// What was written last.
@@ -79,6 +81,7 @@ impl Journal {
             torn: false,
             waiting: Vec::new(),
             stuck: false,
+            quiet: false,
             open: 0,
             recent: Recent::default(),
             removed: false,
@@ -135,24 +138,32 @@ impl Journal {
                 Record::AttemptStarted(_) | Record::AttemptEnded(_) => {}
             }
         }
-        let first = state.waiting.is_empty();
         state.waiting.extend(records);
+        let told = std::mem::take(&mut state.quiet);
         drop(state);
-        if first {
+        if told {
             self.happened.notify_one();
         }
     }
 
-    /// Writes what has happened and is not written yet. When this fails it is kept, and nothing else is written before it.
-    pub(crate) fn write_waiting(&self) -> Result<(), StoreError> {
+    /// Writes what has happened and is not written yet; whether there was anything. When this fails it is kept, and nothing
+    /// else is written before it.
+    pub(crate) fn write_waiting(&self) -> Result<bool, StoreError> {
         let mut state = self.state();
         if state.waiting.is_empty() {
-            return Ok(());
+            return Ok(false);
         }
         state.write_waiting().map_err(|source| self.failed(source))?;
         drop(state);
         self.appended.notify_one();
-        Ok(())
+        Ok(true)
+    }
+
+    /// Whether nothing waits. If so, the next that happens is told to those who listen for it.
+    pub(crate) fn is_quiet(&self) -> bool {
+        let mut state = self.state();
+        state.quiet = state.waiting.is_empty();
+        state.quiet
     }
 
     /// The records that stand from an offset on, where they are still in memory, which spares reading the file.

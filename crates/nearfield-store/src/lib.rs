@@ -1,9 +1,9 @@
 //! The ledger: one row for each request, whatever becomes of it.
 //!
 //! A request is admitted by one write to an append-only journal file, finished before any byte leaves the machine,
-//! and its end is journalled the same way. A writer task carries the journal into SQLite; nothing on a request's path
-//! waits for the database. Several processes may share one ledger: each has a journal of its own, and the journals of
-//! processes that died are carried over by whoever opens the ledger next.
+//! and its end is journalled within 10 ms, together with others: nobody waits for it. A writer carries the journal into
+//! SQLite; nothing on a request's path waits for the database. Several processes may share one ledger: each has a journal
+//! of its own, and the journals of processes that died are carried over by whoever opens the ledger next.
 
 mod carry;
 mod database;

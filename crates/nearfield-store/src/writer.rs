@@ -17,6 +17,9 @@ use crate::{StoreError, carry, database};
 const GROUP: (Duration, Duration) = (Duration::from_millis(100), Duration::from_millis(200));
 /// How soon what has happened is journalled.
 const SOON: Duration = Duration::from_millis(10);
+/// How often nothing must have happened until whoever makes something happen has to wake the thread, which takes longer than
+/// to look now and then.
+const LOOKS: u32 = 100;
 /// Records from which on they are many.
 const MANY: usize = 64;
 /// The pause between two pieces that are carried over.
@@ -194,20 +197,30 @@ impl Writer {
 
 /// Journals what has happened, all of [`SOON`] in one write. What cannot be written is tried again for as long as it takes.
 pub(crate) async fn journal_ends(journal: Arc<Journal>) {
+    let mut wait = SOON;
+    let mut idle = 0;
     loop {
-        journal.happened.notified().await;
-        let mut wait = SOON;
         tokio::time::sleep(wait).await;
-        while let Err(error) = journal.write_waiting() {
-            if wait == SOON {
-                tracing::error!(%error, "the ends of requests wait to be journalled");
+        match journal.write_waiting() {
+            Ok(written) => {
+                if wait > SOON {
+                    tracing::info!("the ends of requests are journalled again");
+                }
+                wait = SOON;
+                idle = if written { 0 } else { idle + 1 };
             }
-            wait = (wait * 2).min(RETRY.1);
-            tokio::time::sleep(wait).await;
+            Err(error) => {
+                if wait == SOON {
+                    tracing::error!(%error, "the ends of requests wait to be journalled");
+                }
+                wait = (wait * 2).min(RETRY.1);
+            }
         }
-        if wait > SOON {
-            tracing::info!("the ends of requests are journalled again");
+        if idle == LOOKS && journal.is_quiet() {
+            journal.happened.notified().await;
+            idle = 0;
         }
+        idle = idle.min(LOOKS - 1);
     }
 }
 
