@@ -444,6 +444,36 @@ mod tests {
         assert_eq!((recent.records, recent.last), (all.to_vec(), true));
     }
 
+    #[tokio::test]
+    #[cfg(target_os = "linux")]
+    async fn what_has_happened_is_journalled_soon_after_a_fault_and_after_quiet() {
+        let folder = tempfile::tempdir().unwrap();
+        let good = Journal::create(folder.path()).unwrap();
+        let full = OpenOptions::new().append(true).open("/dev/full").unwrap();
+        let lock = File::open(folder.path().join(format!("{}.lock", good.owner))).unwrap();
+        let (owner, path, lock_path) = (good.owner.clone(), good.path.clone(), good.lock_path.clone());
+        let journal = std::sync::Arc::new(Journal::over(owner, path, lock_path, full, lock));
+        let until = async |done: &dyn Fn() -> bool| {
+            while !done() {
+                tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+            }
+        };
+
+        journal.note(vec![ended("a")]);
+        let writing = tokio::spawn(crate::writer::journal_ends(std::sync::Arc::clone(&journal)));
+        until(&|| journal.state().stuck).await;
+        assert!(read_all(&good).0.is_empty());
+        journal.state().file = OpenOptions::new().append(true).open(&good.path).unwrap();
+        until(&|| !journal.state().stuck).await;
+        assert_eq!(read_all(&good).0, [ended("a")]);
+
+        until(&|| journal.state().quiet).await;
+        journal.note(vec![ended("b")]);
+        until(&|| journal.state().waiting.is_empty()).await;
+        assert_eq!(read_all(&good).0, [ended("a"), ended("b")]);
+        writing.abort();
+    }
+
     #[test]
     fn compaction_keeps_what_is_not_applied() {
         let folder = tempfile::tempdir().unwrap();
