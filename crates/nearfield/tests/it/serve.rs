@@ -29,6 +29,8 @@ fn requests_are_answered_and_recorded() {
     let path = home.chat_model();
     let body = body.to_string().replace(&model, &path);
     assert_eq!(serving.exchange("POST", "/v1/chat/completions", Some(KEY), &body).0, 404);
+    // Their ends are written a moment after the answers, and then survive a kill.
+    assert_eq!(home.rows_once(2).len(), 2);
     drop(serving);
     let rows = home.rows();
     let outcomes: Vec<_> = rows.iter().map(|row| (row["key_id"].clone(), row["outcome"].clone())).collect();
