@@ -211,7 +211,7 @@ impl RowHandle {
         }
     }
 
-    /// Journals the end of the attempt at a position; one that is not under way is left as it is.
+    /// Notes the end of the attempt at a position; one that is not under way is left as it is.
     pub fn end_attempt_at(&mut self, position: u32, end: AttemptEnd) {
         if let Some(record) = self.attempt_ended(position, end) {
             self.ledger.journal().note(vec![record]);

@@ -216,11 +216,10 @@ pub(crate) async fn journal_ends(journal: Arc<Journal>) {
                 wait = (wait * 2).min(RETRY.1);
             }
         }
-        if idle == LOOKS && journal.is_quiet() {
+        if idle >= LOOKS && journal.is_quiet() {
             journal.happened.notified().await;
             idle = 0;
         }
-        idle = idle.min(LOOKS - 1);
     }
 }
 
