@@ -118,23 +118,39 @@ impl Pulse {
 
     /// Counts an answer in progress until the result is dropped.
     pub(super) fn enter(self: &Arc<Self>) -> Beating {
+        self.enter_at(Instant::now())
+    }
+
+    fn enter_at(self: &Arc<Self>, now: Instant) -> Beating {
         // A request that joins others that hang is no sign of life; the first one is where waiting starts.
         if self.running.fetch_add(1, Ordering::AcqRel) == 0 {
-            self.beat();
+            self.beat_at(now);
         }
         Beating(Arc::clone(self))
     }
 
     /// A backend produced something.
     pub(super) fn beat(&self) {
-        self.last.store(self.start.elapsed().as_millis() as u64, Ordering::Release);
+        self.beat_at(Instant::now());
+    }
+
+    fn beat_at(&self, now: Instant) {
+        self.last.store(self.milliseconds(now), Ordering::Release);
     }
 
     /// Whether nothing is asked, or something was produced recently.
     pub(super) fn healthy(&self) -> bool {
-        let now = self.start.elapsed().as_millis() as u64;
-        let silent = Duration::from_millis(now.saturating_sub(self.last.load(Ordering::Acquire)));
+        self.healthy_at(Instant::now())
+    }
+
+    fn healthy_at(&self, now: Instant) -> bool {
+        let last = self.last.load(Ordering::Acquire);
+        let silent = Duration::from_millis(self.milliseconds(now).saturating_sub(last));
         self.running.load(Ordering::Acquire) == 0 || silent < self.stall
+    }
+
+    fn milliseconds(&self, now: Instant) -> u64 {
+        now.saturating_duration_since(self.start).as_millis() as u64
     }
 }
 
@@ -159,27 +175,25 @@ impl Drop for Beating {
 mod tests {
     use super::*;
 
-    #[tokio::test(start_paused = true)]
-    async fn health_follows_the_events() {
+    #[test]
+    fn health_follows_the_events() {
         let pulse = Arc::new(Pulse::new(Duration::from_secs(10)));
-        tokio::time::advance(Duration::from_mins(1)).await;
-        assert!(pulse.healthy(), "nothing is asked");
-        let first = pulse.enter();
-        assert!(pulse.healthy(), "just asked");
-        tokio::time::advance(Duration::from_secs(11)).await;
-        assert!(!pulse.healthy(), "asked, and nothing came");
-        let second = pulse.enter();
-        assert!(!pulse.healthy(), "asking again is no answer");
-        first.beat();
-        assert!(pulse.healthy());
-        tokio::time::advance(Duration::from_secs(11)).await;
-        assert!(!pulse.healthy());
+        let at = |seconds| pulse.start + Duration::from_secs(seconds);
+        assert!(pulse.healthy_at(at(60)), "nothing is asked");
+        let first = pulse.enter_at(at(60));
+        assert!(pulse.healthy_at(at(60)), "just asked");
+        assert!(!pulse.healthy_at(at(71)), "asked, and nothing came");
+        let second = pulse.enter_at(at(71));
+        assert!(!pulse.healthy_at(at(71)), "asking again is no answer");
+        first.0.beat_at(at(71));
+        assert!(pulse.healthy_at(at(71)));
+        assert!(!pulse.healthy_at(at(82)));
         drop((first, second));
-        assert!(pulse.healthy(), "nothing is asked any more");
+        assert!(pulse.healthy_at(at(82)), "nothing is asked any more");
     }
 
-    #[tokio::test]
-    async fn a_connection_is_busy_while_a_request_lasts() {
+    #[test]
+    fn a_connection_is_busy_while_a_request_lasts() {
         let activity = Activity::new();
         assert!(activity.idle_since().is_some());
         let (one, two) = (activity.enter(), activity.enter());
