@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
+use std::sync::LazyLock;
 
 use sqlx::sqlite::SqliteArguments;
 use sqlx::{AssertSqlSafe, Connection, Sqlite, SqliteConnection, Transaction};
@@ -41,9 +42,9 @@ pub(crate) async fn apply(
     let (whole, rest) = gather(records);
     // Taken at once: a transaction that starts by reading cannot wait for a writer when it comes to write.
     let mut transaction = writer.begin_with("BEGIN IMMEDIATE").await?;
-    insert(&mut transaction, &Table::REQUESTS, &whole, |one, query| bind_request(owner, one, query)).await?;
+    insert(&mut transaction, &REQUESTS, &whole, |one, query| bind_request(owner, one, query)).await?;
     let attempts: Vec<_> = whole.iter().flat_map(|one| one.attempts.iter()).collect();
-    insert(&mut transaction, &Table::ATTEMPTS, &attempts, |one, query| bind_attempt(one, query)).await?;
+    insert(&mut transaction, &ATTEMPTS, &attempts, |one, query| bind_attempt(one, query)).await?;
     for record in rest {
         match record {
             Record::Admitted(_) => {}
@@ -108,8 +109,11 @@ struct Table {
     open: &'static [&'static str],
 }
 
-impl Table {
-    const REQUESTS: Self = Self {
+/// What writes rows of a table whole: for each portion, its statement.
+type Statements = LazyLock<[(usize, String); PORTIONS.len()]>;
+
+static REQUESTS: Statements = LazyLock::new(|| {
+    let table = Table {
         name: "requests",
         key: "id",
         fixed: &["id", "owner", "time", "key_id", "model", "policy_hash", "retention", "reserved"],
@@ -127,12 +131,23 @@ impl Table {
             "numerics",
         ],
     };
-    const ATTEMPTS: Self = Self {
+    table.statements()
+});
+
+static ATTEMPTS: Statements = LazyLock::new(|| {
+    let table = Table {
         name: "attempts",
         key: "request_id, position",
         fixed: &["request_id", "position", "backend", "locality", "why", "bytes_out"],
         open: &["outcome", "cost", "price", "duration"],
     };
+    table.statements()
+});
+
+impl Table {
+    fn statements(&self) -> [(usize, String); PORTIONS.len()] {
+        PORTIONS.map(|rows| (rows, self.statement(rows)))
+    }
 
     /// The statement for so many rows. A row that is there and has no outcome gets what is known by now.
     fn statement(&self, rows: usize) -> String {
@@ -154,18 +169,14 @@ type Query<'a> = sqlx::query::Query<'a, Sqlite, SqliteArguments>;
 
 async fn insert<T>(
     transaction: &mut Transaction<'_, Sqlite>,
-    table: &Table,
+    statements: &Statements,
     rows: &[T],
     bind: impl for<'a> Fn(&T, Query<'a>) -> Query<'a>,
 ) -> Result<(), StoreError> {
     let mut left = rows;
-    for portion in PORTIONS {
-        if left.len() < portion {
-            continue;
-        }
-        // Names of columns and question marks of our own, nothing else.
-        let statement = table.statement(portion);
-        while let Some((rows, others)) = left.split_at_checked(portion) {
+    for (portion, statement) in &**statements {
+        while let Some((rows, others)) = left.split_at_checked(*portion) {
+            // Names of columns and question marks of our own, nothing else.
             let query = sqlx::query(AssertSqlSafe(statement.as_str()));
             rows.iter().fold(query, |query, row| bind(row, query)).execute(&mut **transaction).await?;
             left = others;
