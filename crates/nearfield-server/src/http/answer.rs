@@ -52,6 +52,12 @@ impl Running {
         self.progress.record().failed(error.kind);
         error
     }
+
+    /// Puts away what an answer that is over leaves behind. It takes a while, for which the reply's end need not wait.
+    fn put_away(self) {
+        let Self { events, .. } = self;
+        tokio::spawn(async move { drop(events) });
+    }
 }
 
 /// Asks the gateway, and writes what comes back.
@@ -121,7 +127,9 @@ async fn collect(limit: usize, mut running: Running, mut collector: ReplyCollect
         collector.push(event).map_err(|error| running.failed(error))?;
         if last {
             let body = collector.finish(running.receipt.to_json().as_deref());
-            return body.map(|text| json(StatusCode::OK, text)).map_err(|error| running.failed(error));
+            let reply = body.map(|text| json(StatusCode::OK, text)).map_err(|error| running.failed(error));
+            running.put_away();
+            return reply;
         }
     }
 }
@@ -177,6 +185,7 @@ impl Streaming {
             let error = running.failed(error);
             nearfield_api::sse::write_event(out, None, &nearfield_api::openai::error_body(&error));
         }
+        running.put_away();
     }
 
     fn fail(&mut self, error: &Error, out: &mut Vec<u8>) {
