@@ -103,6 +103,19 @@ fn classify(status: u16, said: Said, retry_after: Option<Duration>) -> Error {
     error
 }
 
+/// How servers say in words that a prompt does not fit: vLLM and OpenAI's chat, OpenAI's Responses, llama.cpp, Anthropic
+/// (twice), Bedrock (twice), Gemini. In small letters.
+const TOO_LONG: [&str; 8] = [
+    "maximum context length",
+    "exceeds the context window",
+    "exceeds the available context size",
+    "prompt is too long",
+    "exceed context limit",
+    "input is too long",
+    "too many input tokens",
+    "exceeds the maximum number of tokens",
+];
+
 /// Servers say this by code, by type, or in words only.
 fn is_context_length(said: &Said) -> bool {
     let is =
@@ -111,7 +124,7 @@ fn is_context_length(said: &Said) -> bool {
         || is(&said.kind, &["exceed_context_size_error"])
         || said.message.as_deref().is_some_and(|words| {
             let words = words.to_ascii_lowercase();
-            words.contains("maximum context length") || words.contains("exceeds the available context size")
+            TOO_LONG.iter().any(|said| words.contains(said))
         })
 }
 
@@ -217,6 +230,14 @@ mod tests {
             json!({"error": {"message": "m", "code": "context_length_exceeded"}}),
             json!({"error": {"message": "m", "type": "exceed_context_size_error", "code": 400}}),
             json!({"object": "error", "message": "This model's maximum context length is 4096 tokens.", "code": 400}),
+            json!({"type": "error", "error": {"type": "invalid_request_error",
+                "message": "prompt is too long: 210000 tokens > 200000 maximum"}}),
+            json!({"type": "error", "error": {"type": "invalid_request_error",
+                "message": "input length and `max_tokens` exceed context limit: 190000 + 20000 > 200000"}}),
+            json!({"message": "Input is too long for requested model."}),
+            json!({"error": {"code": 400, "status": "INVALID_ARGUMENT",
+                "message": "The input token count (1200000) exceeds the maximum number of tokens allowed (1048576)."}}),
+            json!({"error": {"message": "Your input exceeds the context window of this model."}}),
         ] {
             let error = decode(400, &body);
             assert_eq!(error.kind, ErrorKind::ContextLength, "{body}");
