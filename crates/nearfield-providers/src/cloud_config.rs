@@ -28,7 +28,7 @@ pub enum CloudKind {
     Gemini,
     /// Google's Vertex AI.
     Vertex,
-    /// AWS Bedrock: Converse, or its OpenAI-compatible endpoint with `api = "chat"`.
+    /// AWS Bedrock: Converse, or its OpenAI-compatible endpoints with `api = "chat"` or `"responses"`.
     Bedrock,
 }
 
@@ -195,7 +195,7 @@ impl CloudConfig {
             model_map: self.model_map.clone(),
             max_tokens_field: MaxTokensField::MaxCompletionTokens,
             labels,
-            forget: (kind == CloudKind::OpenAi).then_some(!self.store),
+            forget: keeps_answers(kind, dialect).then_some(!self.store),
             stream: !self.whole_answers,
         })
     }
@@ -239,7 +239,7 @@ impl CloudConfig {
             (self.access_key_id.is_some(), bedrock, "access_key_id"),
             (self.secret_access_key.is_some(), bedrock, "secret_access_key"),
             (self.session_token.is_some(), bedrock, "session_token"),
-            (self.store, kind == CloudKind::OpenAi, "store"),
+            (self.store, kind == CloudKind::OpenAi || self.api == Some(Api::Responses), "store"),
         ] {
             if set && !fits {
                 let reason = format!("means nothing for kind = \"{}\"; remove it", kind.as_str());
@@ -266,7 +266,7 @@ impl CloudConfig {
 
     fn base_url(&self, making: &Making<'_>) -> Result<String, ProviderError> {
         let needed = |setting: &'static str, value: &Option<String>| match value {
-            Some(value) if is_label(value) => Ok(value.clone()),
+            Some(value) if is_label(value) || setting == "project" && is_project(value) => Ok(value.clone()),
             Some(_) => Err(making.wrong(setting, "has characters that no such name has")),
             None => {
                 let reason = format!("is missing; kind = \"{}\" needs it", making.kind.as_str());
@@ -292,10 +292,11 @@ impl CloudConfig {
             CloudKind::Bedrock => {
                 let region = needed("region", &self.region)?;
                 let base = own.unwrap_or_else(|| format!("https://bedrock-runtime.{region}.amazonaws.com"));
-                if self.api.is_some_and(|api| api != Api::Converse) {
-                    format!("{base}/openai/v1")
-                } else {
-                    base
+                match self.api {
+                    None | Some(Api::Converse) => base,
+                    // The whole address, as the endpoint that AWS calls Mantle has it.
+                    Some(_) if base.ends_with("/v1") => base,
+                    Some(_) => format!("{base}/openai/v1"),
                 }
             }
         })
@@ -356,6 +357,16 @@ impl CloudConfig {
             idle: seconds(self.idle_timeout_seconds, otherwise.idle),
         }
     }
+}
+
+/// Whether a text can be a project of Google's, which may belong to a domain, as `example.com:name`.
+fn is_project(text: &str) -> bool {
+    text.split_once(':').is_some_and(|(domain, name)| is_label(name) && domain.split('.').all(is_label))
+}
+
+/// Whether the provider keeps answers unless a request says `store: false`.
+fn keeps_answers(kind: CloudKind, dialect: Dialect) -> bool {
+    kind == CloudKind::OpenAi || dialect == Dialect::OpenAiResponses
 }
 
 /// Whether a text can be one label of a host's name or one segment of a path.

@@ -93,6 +93,13 @@ impl Setup {
                 "",
                 &format!("api = \"chat\"\n{aws}"),
             ),
+            all(
+                "bedrock, openai's responses",
+                CloudKind::Bedrock,
+                Dialect::OpenAiResponses,
+                "/v1",
+                &format!("api = \"responses\"\nregion = \"us-east-1\"\n{key}"),
+            ),
         ]
     }
 
@@ -376,7 +383,7 @@ async fn keys_go_where_each_provider_wants_them() {
             _ => assert_eq!(found, [Some(bearer.as_str()), None, None]),
         }
         let expected = match provider.name {
-            "openai responses" => "/v1/responses",
+            "openai responses" | "bedrock, openai's responses" => "/v1/responses",
             "openai chat" => "/v1/chat/completions",
             "anthropic" => "/v1/messages",
             "gemini" => "/v1beta/models/vendor.model-1%3A0:streamGenerateContent?alt=sse",
@@ -387,6 +394,31 @@ async fn keys_go_where_each_provider_wants_them() {
             _ => "/model/vendor.model-1%3A0/converse-stream",
         };
         assert_eq!(sent.target, expected, "{}", provider.name);
+    }
+}
+
+#[tokio::test]
+async fn nothing_is_kept_by_providers_that_keep_answers() {
+    let setup = Setup::new().await;
+    for provider in setup.providers(false) {
+        let keeps = provider.name.starts_with("openai") || provider.name.ends_with("responses");
+        for (settings, callers, expected) in [
+            ("", None, keeps.then_some(false)),
+            ("", Some(true), keeps.then_some(false)),
+            ("store = true", Some(false), Some(false)),
+            ("store = true", Some(true), None),
+        ] {
+            if !keeps && !settings.is_empty() {
+                continue;
+            }
+            let section = format!("{}\n{settings}", provider.section);
+            let backend = setup.build(&Provider { section, ..provider });
+            let mut request = says("hello");
+            request.labels.store = callers;
+            ask(&backend, request).await.unwrap();
+            let sent = setup.sent().json()["store"].as_bool();
+            assert_eq!(sent, expected, "{}, {settings:?}, {callers:?}", provider.name);
+        }
     }
 }
 
