@@ -13,7 +13,8 @@ const FAILURES: u32 = 2;
 const REST: Duration = Duration::from_secs(1);
 /// The share of its weight that an endpoint has when it comes back.
 const FIRST_SHARE: f64 = 0.1;
-/// How much more than its share of all tokens under way an endpoint may have before a conversation leaves it.
+/// How many times the work of the least busy endpoint, the request included, a conversation's own may have for its weight
+/// before the conversation leaves it.
 const FAITH: f64 = 2.0;
 
 /// One endpoint's standing.
@@ -71,17 +72,15 @@ impl Balance {
         // When none is ready one is tried all the same: the checks may be wrong, and the caller learns the reason.
         let among = if ready.is_empty() { open } else { ready };
         let load = |at: usize| self.endpoints[at].outstanding.load(Ordering::Relaxed) as f64;
-        let kept = known.filter(|at| among.contains(at)).filter(|&at| {
-            let all: f64 = among.iter().map(|&at| load(at)).sum();
-            let weights: f64 = among.iter().map(|&at| self.weight(at, now)).sum();
-            load(at) <= FAITH * all * self.weight(at, now) / weights + tokens as f64
-        });
+        let after = |at: usize| (load(at) + tokens as f64) / self.weight(at, now);
         let count = self.endpoints.len();
-        let chosen = kept.or_else(|| {
-            let after = |at: usize| (load(at) + tokens as f64) / self.weight(at, now);
-            let turn = |at: usize| (at + count - self.turn) % count;
-            among.iter().copied().min_by(|&a, &b| after(a).total_cmp(&after(b)).then(turn(a).cmp(&turn(b))))
-        })?;
+        let turn = |at: usize| (at + count - self.turn) % count;
+        let least = among
+            .iter()
+            .copied()
+            .min_by(|&a, &b| after(a).total_cmp(&after(b)).then(turn(a).cmp(&turn(b))))?;
+        let kept = known.filter(|at| among.contains(at)).filter(|&at| after(at) <= FAITH * after(least));
+        let chosen = kept.unwrap_or(least);
         self.turn = (chosen + 1) % count;
         self.endpoints[chosen].outstanding.fetch_add(tokens, Ordering::Relaxed);
         Some(chosen)
@@ -162,13 +161,34 @@ mod tests {
             pool.endpoints[1].outstanding.store(0, Ordering::Relaxed);
         }
         pool.endpoints[0].outstanding.store(100, Ordering::Relaxed);
-        pool.endpoints[1].outstanding.store(250, Ordering::Relaxed);
-        assert_eq!(pool.choose(10, Some(1), now), Some(1), "not yet twice its share");
+        pool.endpoints[1].outstanding.store(205, Ordering::Relaxed);
+        assert_eq!(pool.choose(10, Some(1), now), Some(1), "not yet twice as much as the other");
+        assert_eq!(pool.choose(10, Some(1), now), Some(0), "twice as much");
+        let mut weighted = balance(&[1.0, 3.0]);
+        weighted.endpoints[0].outstanding.store(90, Ordering::Relaxed);
+        weighted.endpoints[1].outstanding.store(590, Ordering::Relaxed);
+        assert_eq!(weighted.choose(10, Some(1), now), Some(1), "twice as much for its weight");
+        weighted.endpoints[1].outstanding.store(591, Ordering::Relaxed);
+        assert_eq!(weighted.choose(10, Some(1), now), Some(0));
         let mut three = balance(&[1.0, 1.0, 1.0]);
         three.endpoints[1].outstanding.store(250, Ordering::Relaxed);
-        assert_ne!(three.choose(10, Some(1), now), Some(1), "more than twice its share");
+        assert_ne!(three.choose(10, Some(1), now), Some(1), "the others have nothing to do");
         three.endpoints[2].draining = true;
         assert_ne!(three.choose(10, Some(2), now), Some(2));
+    }
+
+    #[test]
+    fn a_beginning_that_all_share_does_not_fill_one_endpoint() {
+        let now = Instant::now();
+        let mut pool = balance(&[1.0, 1.0]);
+        let mut known = None;
+        let mut counts = [0; 2];
+        for _ in 0..30 {
+            let at = pool.choose(10, known, now).unwrap();
+            counts[at] += 1;
+            known = Some(at);
+        }
+        assert!(counts[0] >= 10 && counts[1] >= 10, "{counts:?}");
     }
 
     #[test]

@@ -190,8 +190,12 @@ async fn check_again_and_again(shared: Weak<Shared>) {
             let pool = Arc::clone(&pool);
             async move {
                 let result = endpoint.check(CHECK.min(pool.check_every)).await;
-                // An endpoint that is busy works; that it wants to be left alone is for requests to learn.
-                let error = result.err().filter(|error| error.kind != ErrorKind::Overloaded);
+                // A server that has no answer to so small a question does not work, whatever it calls that: one that
+                // still loads its model says 503, as one that is overloaded does.
+                let error = result.err().map(|error| match error.kind {
+                    ErrorKind::Overloaded => Error { kind: ErrorKind::Upstream, ..error },
+                    _ => error,
+                });
                 pool.note(at, error.as_ref());
             }
         });
