@@ -4,6 +4,7 @@
 //! ledger has journalled that it will; another candidate is tried only while nothing was produced, and only for what
 //! the policy names. Whatever the end is, it closes the request's one row.
 
+mod abandoned;
 mod account;
 mod attempt;
 mod budget;

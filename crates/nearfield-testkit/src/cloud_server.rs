@@ -35,6 +35,8 @@ pub struct Script {
     steps: Vec<Step>,
     /// The connection can serve another request afterwards.
     reusable: bool,
+    /// By what name [`CloudServer::played`] counts it.
+    name: Option<&'static str>,
 }
 
 #[derive(Debug, Clone)]
@@ -49,6 +51,13 @@ impl Script {
     /// A script that says nothing yet; the connection is closed at its end.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Gives it a name, by which is counted how often it was played.
+    #[must_use]
+    pub fn named(mut self, name: &'static str) -> Self {
+        self.name = Some(name);
+        self
     }
 
     /// Sends bytes.
@@ -178,6 +187,7 @@ struct State {
     /// For every request after those.
     always: Option<Script>,
     seen: Vec<CloudRequest>,
+    played: BTreeMap<&'static str, u64>,
     connections: usize,
     /// `GET /seen` tells what came.
     tells: bool,
@@ -274,6 +284,11 @@ impl CloudServer {
         std::mem::take(&mut state.seen)
     }
 
+    /// How often each script with a name was played.
+    pub fn played(&self) -> BTreeMap<&'static str, u64> {
+        lock(&self.state).played.clone()
+    }
+
     /// Answers `GET /seen` with all other requests so far, their bodies in hexadecimal.
     pub fn tell_what_was_seen(&self) {
         lock(&self.state).tells = true;
@@ -323,6 +338,9 @@ async fn serve(mut stream: TcpStream, state: &Mutex<State>, gone: &watch::Sender
             }
         };
         let script = script.unwrap_or_else(|| good_answer(&request));
+        if let Some(name) = script.name {
+            *lock(state).played.entry(name).or_default() += 1;
+        }
         for step in script.steps {
             match step {
                 Step::Write(bytes) => {

@@ -14,6 +14,7 @@ use nearfield_store::{AttemptEnd, End, Outcome, RowHandle};
 use tokio::time::{Instant, timeout};
 
 use super::circuits::Permit;
+use super::opening::is_piece;
 use super::pricing::{Pricing, Seller};
 use super::receipt::{Receipt, ReceiptCounterfactual};
 
@@ -234,7 +235,8 @@ impl Drop for Accounted {
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
         // The caller went away in the middle of an answer that is paid for: its count is still to come.
         following.account.gone = true;
-        let most = following.account.deltas.saturating_add(pieces);
+        let here = following.early.iter().filter(|(event, _)| is_piece(event)).count() as u64;
+        let most = following.account.deltas.saturating_add(here).saturating_add(pieces);
         runtime.spawn(async move {
             let rest = async {
                 let mut ended = false;

@@ -17,6 +17,7 @@ use nearfield_router::{BackendFacts, Failure, fallback_reason};
 use nearfield_store::{AttemptEnd, AttemptStart, End, NanoDollars, Outcome, RowHandle};
 use tokio::time::{Instant, sleep, sleep_until};
 
+use super::abandoned::{Abandoned, Left};
 use super::account::{Account, AccountParts, Accounted, content_bytes, estimated_tokens};
 use super::circuits::Permit;
 use super::opening::{Care, Gate, Opening};
@@ -28,7 +29,11 @@ use super::{Answer, ConfiguredBackend, Gateway, Unanswered, unrecorded};
 /// One request on its way through its plan.
 pub(super) struct Course<'a> {
     gateway: &'a Gateway,
-    row: RowHandle,
+    /// `None` once the request is answered or given up.
+    row: Option<RowHandle>,
+    /// Attempts that are under way, and what each will settle as.
+    lanes: Vec<Lane<'a>>,
+    settling: Settling,
     rules: Option<(&'a Ruled, &'a Admitted)>,
     decided: String,
     request: Box<Request>,
@@ -60,8 +65,8 @@ struct Lane<'a> {
 }
 
 /// An attempt that is settled: its position, what it gave, and its error.
-type Settled = (u32, Opening, Option<Error>);
-type Settling = FuturesUnordered<BoxFuture<'static, Settled>>;
+pub(super) type Settled = (u32, Opening, Option<Error>);
+pub(super) type Settling = FuturesUnordered<BoxFuture<'static, Settled>>;
 
 /// Why an attempt was not made.
 enum Skip {
@@ -94,7 +99,9 @@ impl<'a> Course<'a> {
         Self {
             plan: Plan::new(&gateway.resilience, &gateway.policy, known),
             gateway,
-            row,
+            row: Some(row),
+            lanes: Vec::new(),
+            settling: Settling::new(),
             rules,
             decided,
             request,
@@ -116,7 +123,7 @@ impl<'a> Course<'a> {
                 sleep(now.after).await;
             }
             step = match self.step(now).await {
-                Race::Won(won) => return Ok(self.answer(won.0, won.1)),
+                Race::Won(won) => return self.answer(won.0, won.1),
                 Race::Lost(next) => next,
                 Race::Stopped(error) => return Err(self.stopped(error)),
             };
@@ -126,52 +133,53 @@ impl<'a> Course<'a> {
             self.fallen.push("nothing else answered, so it answers all the same".to_owned());
             let step = Step { candidate, after: Duration::ZERO, cause: Cause::Fallback };
             match self.step(step).await {
-                Race::Won(won) => return Ok(self.answer(won.0, won.1)),
+                Race::Won(won) => return self.answer(won.0, won.1),
                 Race::Lost(_) => {}
                 Race::Stopped(error) => return Err(self.stopped(error)),
             }
         }
-        let id = Some(self.row.id().to_owned());
+        let id = self.row.as_ref().map(|row| row.id().to_owned());
         Err(Unanswered { id, error: self.give_up() })
     }
 
     /// The ledger cannot be written, so nothing is asked any more.
     fn stopped(&self, error: Error) -> Unanswered {
-        let id = self.row.is_admitted().then(|| self.row.id().to_owned());
-        Unanswered { id, error }
+        let admitted = self.row.as_ref().filter(|row| row.is_admitted());
+        Unanswered { id: admitted.map(|row| row.id().to_owned()), error }
     }
 
     async fn step(&mut self, step: Step) -> Race<'a> {
-        let settling = Settling::new();
-        match self.launch(step, &settling) {
+        match self.launch(step) {
             Err(Skip::LeftOut) => Race::Lost(self.plan.left_out()),
             Err(Skip::Unrecorded(error)) => Race::Stopped(error),
-            Ok(lane) => self.race(lane, settling).await,
+            Ok(()) => self.race().await,
         }
     }
 
     /// Waits for the first attempt that settles, beside which another may be made when it is slow.
-    async fn race(&mut self, first: Lane<'a>, mut settling: Settling) -> Race<'a> {
+    async fn race(&mut self) -> Race<'a> {
         let mut hedge_at = self.gateway.resilience.hedge_after.map(|after| Instant::now() + after);
-        let mut lanes = vec![first];
         loop {
             let settled = tokio::select! {
                 biased;
-                Some(settled) = settling.next() => Some(settled),
+                Some(settled) = self.settling.next() => Some(settled),
                 () = sleep_until(hedge_at.unwrap_or_else(Instant::now)), if hedge_at.is_some() => None,
             };
             let Some((position, opening, error)) = settled else {
                 hedge_at = None;
-                match self.hedge(&settling) {
-                    Ok(lane) => lanes.extend(lane),
-                    Err(error) => return Race::Stopped(error),
+                // One that answers is not slow, however long its whole answer takes.
+                if self.lanes.iter().any(|lane| lane.pieces.load(Ordering::Relaxed) > 0) {
+                    continue;
+                }
+                if let Err(error) = self.hedge() {
+                    return Race::Stopped(error);
                 }
                 continue;
             };
-            let Some(at) = lanes.iter().position(|lane| lane.position == position) else { continue };
-            let lane = lanes.swap_remove(at);
+            let Some(at) = self.lanes.iter().position(|lane| lane.position == position) else { continue };
+            let lane = self.lanes.swap_remove(at);
             let Some(error) = error else {
-                self.lose(lanes);
+                self.lose();
                 return Race::Won(Box::new((lane, opening)));
             };
             self.end(&lane, &opening, &error);
@@ -181,11 +189,11 @@ impl<'a> Course<'a> {
             let failure = Failure { kind: error.kind, after_first_token: false };
             if fallback_reason(&self.gateway.policy, lane.facts, failure).is_none() {
                 // A refusal is an answer, whatever another backend would say.
-                self.lose(lanes);
+                self.lose();
                 self.error = Some(error);
                 return Race::Lost(None);
             }
-            if lanes.is_empty() {
+            if self.lanes.is_empty() {
                 return Race::Lost(self.after(&lane, error));
             }
             self.error = Some(error);
@@ -193,7 +201,7 @@ impl<'a> Course<'a> {
     }
 
     /// Begins an attempt, which then settles among the others.
-    fn launch(&mut self, step: Step, settling: &Settling) -> Result<Lane<'a>, Skip> {
+    fn launch(&mut self, step: Step) -> Result<(), Skip> {
         let gateway = self.gateway;
         let facts = self.plan.facts(step.candidate).ok_or(Skip::LeftOut)?;
         let configured = gateway.backend(&facts.name).ok_or(Skip::LeftOut)?;
@@ -223,8 +231,8 @@ impl<'a> Course<'a> {
         };
         let bytes_out = if facts.locality == Locality::Cloud { content_bytes(&own) } else { 0 };
         let start = AttemptStart { backend: name.clone(), locality: facts.locality, why, bytes_out };
-        let position =
-            self.row.attempt_beside(start).map_err(|error| Skip::Unrecorded(unrecorded(&error)))?;
+        let row = self.row.as_mut().ok_or(Skip::LeftOut)?;
+        let position = row.attempt_beside(start).map_err(|error| Skip::Unrecorded(unrecorded(&error)))?;
         match step.cause {
             Cause::First => {}
             Cause::Retry => gateway.circuits.count(name, "retry"),
@@ -237,13 +245,14 @@ impl<'a> Course<'a> {
         let care = Care { vault, seal, escalate: self.escalate(facts) };
         let mut opening = Opening::new(configured, own, Arc::clone(&pieces), care);
         let (gate, patience) = (self.gate.clone(), gateway.resilience.first_token);
-        settling.push(Box::pin(async move {
+        self.settling.push(Box::pin(async move {
             let error = opening.settle(gate, patience).await;
             (position, opening, error)
         }));
         let candidate = step.candidate;
         let began = Instant::now();
-        Ok(Lane { configured, facts, candidate, position, permit, began, pieces, beside })
+        self.lanes.push(Lane { configured, facts, candidate, position, permit, began, pieces, beside });
+        Ok(())
     }
 
     /// When this candidate's answer is given up for another's: a local one's, while another candidate is left. Of several
@@ -255,7 +264,7 @@ impl<'a> Course<'a> {
     }
 
     /// Asks the next candidate beside a slow one, where the plan has one that is worth its price.
-    fn hedge(&mut self, settling: &Settling) -> Result<Option<Lane<'a>>, Error> {
+    fn hedge(&mut self) -> Result<(), Error> {
         let (gateway, model) = (self.gateway, self.request.model.clone());
         let (prompt_tokens, max_tokens) = (self.prompt_tokens, self.request.max_tokens);
         let affordable = |facts: &BackendFacts| {
@@ -269,21 +278,27 @@ impl<'a> Course<'a> {
                 gateway.resilience.hedge_dollars.is_none_or(|most| cost.dollars() <= most)
             })
         };
-        let Some(step) = self.plan.hedge(affordable) else { return Ok(None) };
-        match self.launch(step, settling) {
-            Ok(lane) => Ok(Some(lane)),
-            Err(Skip::LeftOut) => Ok(None),
+        let Some(step) = self.plan.hedge(affordable) else { return Ok(()) };
+        match self.launch(step) {
+            Ok(()) | Err(Skip::LeftOut) => Ok(()),
             Err(Skip::Unrecorded(error)) => Err(error),
         }
     }
 
     /// Closes attempts that another one was faster than. They have a cost, if an estimated one.
-    fn lose(&mut self, lanes: Vec<Lane<'a>>) {
-        for lane in lanes {
+    fn lose(&mut self) {
+        self.settling = Settling::new();
+        for lane in std::mem::take(&mut self.lanes) {
             self.gateway.circuits.count(&lane.facts.name, "lost");
             let usage = self.estimate(&lane);
             let end = self.ended(&lane, Outcome::Cancelled, Some(usage), None);
-            self.row.end_attempt_at(lane.position, end);
+            self.close(lane.position, end);
+        }
+    }
+
+    fn close(&mut self, position: u32, end: AttemptEnd) {
+        if let Some(row) = &mut self.row {
+            row.end_attempt_at(position, end);
         }
     }
 
@@ -297,7 +312,7 @@ impl<'a> Course<'a> {
             let cost = opening.is_free(error.kind).then_some(NanoDollars::ZERO);
             AttemptEnd { outcome: error.kind.into(), usage: None, cost, price: None }
         };
-        self.row.end_attempt_at(lane.position, ended);
+        self.close(lane.position, ended);
     }
 
     fn estimate(&self, lane: &Lane<'_>) -> Usage {
@@ -341,7 +356,7 @@ impl<'a> Course<'a> {
             // A doubt is said in our own words and numbers.
             let reason = if error.kind == ErrorKind::Unsure { &error.message } else { &next.reason };
             tracing::info!(
-                request = self.row.id(),
+                request = self.row.as_ref().map(RowHandle::id),
                 backend = name,
                 kind = error.kind.as_str(),
                 code = error.code,
@@ -357,8 +372,8 @@ impl<'a> Course<'a> {
     }
 
     /// Nothing answered: closes the row and gives the error.
-    fn give_up(self) -> Error {
-        let error = match (self.error, self.rests) {
+    fn give_up(&mut self) -> Error {
+        let error = match (self.error.take(), self.rests) {
             (Some(error), _) => error,
             (None, Some(wait)) => {
                 let message =
@@ -370,21 +385,24 @@ impl<'a> Course<'a> {
             }
         };
         let reason = (!self.fallen.is_empty()).then(|| changed_reason(self.gateway, &self.fallen));
-        self.row.finish(None, End { reason, ..End::bare(error.kind.into()) });
+        if let Some(row) = self.row.take() {
+            row.finish(None, End { reason, ..End::bare(error.kind.into()) });
+        }
         error
     }
 
     /// The answer of the candidate that was settled on.
-    fn answer(mut self, lane: Lane<'a>, opening: Opening) -> Answer {
+    fn answer(&mut self, lane: Lane<'a>, opening: Opening) -> Result<Answer, Unanswered> {
+        let Some(row) = self.row.take() else { return Err(Unanswered { id: None, error: self.give_up() }) };
         let BackendFacts { name, locality, .. } = lane.facts;
         lane.permit.began();
         self.fallen.extend(lane.beside.clone());
         let changed = (!self.fallen.is_empty()).then(|| changed_reason(self.gateway, &self.fallen));
-        let reason = changed.clone().unwrap_or(self.decided);
-        let id = self.row.id().to_owned();
+        let reason = changed.clone().unwrap_or_else(|| std::mem::take(&mut self.decided));
+        let id = row.id().to_owned();
         let receipt = Receipt::new(&id, name, *locality, &self.request.model, &reason);
         let account = Account::new(AccountParts {
-            row: self.row,
+            row,
             receipt: receipt.clone(),
             pricing: Arc::clone(&self.gateway.pricing),
             seller: seller(lane.configured, lane.facts),
@@ -401,7 +419,37 @@ impl<'a> Course<'a> {
         };
         let (events, early) = opening.into_parts();
         let events = Box::pin(Accounted::new(events, early, account, disconnect));
-        Answer { id, backend: name.clone(), locality: *locality, reason, events, receipt }
+        Ok(Answer { id, backend: name.clone(), locality: *locality, reason, events, receipt })
+    }
+}
+
+impl Drop for Course<'_> {
+    /// The caller went away while attempts were under way.
+    fn drop(&mut self) {
+        // Without one the row closes itself, and while panicking it says so.
+        let Some(row) = self.row.take().filter(|_| !self.lanes.is_empty() && !std::thread::panicking())
+        else {
+            return;
+        };
+        let lanes = std::mem::take(&mut self.lanes).into_iter().map(|lane| Left {
+            position: lane.position,
+            backend: lane.facts.name.clone(),
+            seller: seller(lane.configured, lane.facts),
+            permit: lane.permit,
+            began: lane.began,
+            pieces: lane.pieces,
+        });
+        let abandoned = Abandoned {
+            row,
+            lanes: lanes.collect(),
+            settling: std::mem::take(&mut self.settling),
+            pricing: Arc::clone(&self.gateway.pricing),
+            admitted: self.admitted,
+            prompt_tokens: self.prompt_tokens,
+            model: self.request.model.clone(),
+            disconnect: self.gateway.resilience.disconnect,
+        };
+        abandoned.end();
     }
 }
 

@@ -91,6 +91,25 @@ async fn nothing_is_asked_beside_that_costs_too_much_or_without_being_told() {
 }
 
 #[tokio::test]
+async fn who_answers_is_not_slow_however_long_the_whole_answer_takes() {
+    let long = Script::Play(vec![
+        started_as("m"),
+        delta("a"),
+        wait(300),
+        delta("b"),
+        finished(),
+        crate::scripted::done(),
+    ]);
+    for streamed in [false, true] {
+        let beside = Scripted::cloud("beside", [cloud_hello()]);
+        let resilience = Resilience { hedge_after: Some(MOMENT), ..quick() };
+        let server = start(vec![Scripted::cloud("long", [long.clone()]), beside.clone()], resilience).await;
+        let reply = server.post("/v1/chat/completions", &body(streamed)).await;
+        assert_eq!((reply.header("x-nearfield-backend"), beside.calls()), (Some("long"), 0));
+    }
+}
+
+#[tokio::test]
 async fn a_refusal_beside_is_an_answer() {
     let slow = Scripted::cloud("slow", [Script::Silence]);
     let refuses = Scripted::cloud("refuses", [refuse(ErrorKind::InvalidRequest)]);
@@ -152,6 +171,43 @@ async fn an_answer_that_nobody_reads_is_cancelled_or_drained() {
         assert_eq!(usage.measured, drains, "{usage:?}");
         assert!(!drains || usage.output == USAGE.output);
         assert!(row.cost.is_some());
+    }
+}
+
+#[tokio::test]
+async fn a_whole_answer_that_nobody_waits_for_is_cancelled_or_drained() {
+    for (drains, pieces) in [(None, 2), (Some(10), 3), (Some(1), 3)] {
+        let plays = vec![
+            started_as("gpt-5.4-nano"),
+            delta("a"),
+            delta("b"),
+            wait(200),
+            delta("c"),
+            finished(),
+            crate::scripted::done(),
+        ];
+        let far = Scripted::cloud("far", [Script::Play(plays)]);
+        let mut resilience = quick();
+        if let Some(pieces) = drains {
+            resilience.disconnect = Disconnect::Drain { time: Duration::from_secs(5), pieces };
+        }
+        let server = start(vec![far.clone()], resilience).await;
+        let mut client = server.connect().await;
+        client.send("POST", "/v1/chat/completions", &body(false).to_string()).await;
+        while far.calls() == 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        tokio::time::sleep(MOMENT).await;
+        drop(client);
+        let row = server.ended_rows(1).await.remove(0);
+        let [attempt] = &row.attempts[..] else { panic!("{row:?}") };
+        assert_eq!(row.outcome, Some(Outcome::Cancelled));
+        assert_eq!(attempt.outcome, Some(Outcome::Cancelled));
+        let usage = row.usage.unwrap();
+        assert_eq!(usage.measured, drains.is_some(), "{usage:?}");
+        assert_eq!(usage.output, if drains.is_some() { USAGE.output } else { pieces });
+        assert!(row.cost.is_some_and(|cost| cost > NanoDollars::ZERO), "{row:?}");
+        assert_eq!(far.dropped.load(Ordering::SeqCst), 1);
     }
 }
 

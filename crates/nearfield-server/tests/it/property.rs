@@ -8,6 +8,7 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
+use nearfield_api::bedrock::write_message;
 use nearfield_api::{Backend, ErrorKind};
 use nearfield_privacy::HashKey;
 use nearfield_providers::{CloudConfig, CloudKind, OpenAiCompatible, OpenAiCompatibleOptions, Secret};
@@ -21,7 +22,7 @@ use crate::leaks::{holds, views};
 use crate::scripted::{Script as Local, Scripted, hello, refuse};
 use crate::support::{KEY, Running, Setup};
 
-const CLOUDS: [&str; 4] = ["eu", "us", "clinic", "spare"];
+const CLOUDS: [&str; 7] = ["eu", "us", "clinic", "spare", "answers", "twins", "rock"];
 const WORKERS: u64 = 4;
 const DEFAULT_CASES: u64 = 5000;
 const SECRET_WORDS: [&str; 3] = ["Zephyrine", "Quokkafall", "Marrowgate"];
@@ -79,14 +80,24 @@ impl World {
         let mut backends: Vec<Arc<dyn Backend>> = vec![Scripted::local(scripts)];
         for name in CLOUDS {
             let server = CloudServer::start().await.unwrap();
-            backends.push(if name == "clinic" {
+            let root = format!("http://{}", server.address());
+            let own = match name {
+                "clinic" => Some((CloudKind::Anthropic, format!("base_url = \"{root}/v1\""))),
+                "answers" => Some((CloudKind::OpenAi, format!("base_url = \"{root}/v1\""))),
+                "twins" => Some((CloudKind::Gemini, format!("base_url = \"{root}/v1beta\""))),
+                "rock" => {
+                    Some((CloudKind::Bedrock, format!("base_url = \"{root}\"\nregion = \"us-east-1\"")))
+                }
+                _ => None,
+            };
+            backends.push(if let Some((kind, text)) = own {
                 std::fs::write(folder.path().join("key"), key_of(name)).unwrap();
-                let text = format!("base_url = \"{}\"\nkey = \"file:key\"", server.base_url());
-                let config: CloudConfig = toml::from_str(&text).unwrap();
-                Arc::new(config.build(CloudKind::Anthropic, name, folder.path()).unwrap())
+                let config: CloudConfig = toml::from_str(&format!("{text}\nkey = \"file:key\"")).unwrap();
+                Arc::new(config.build(kind, name, folder.path()).unwrap())
             } else {
                 let mut options = OpenAiCompatibleOptions::new(name, server.base_url());
                 options.key = Some(Secret::new(key_of(name)));
+                options.timeouts.idle = Duration::from_millis(200);
                 Arc::new(OpenAiCompatible::new(options).unwrap())
             });
             clouds.push((name, server));
@@ -117,7 +128,7 @@ impl World {
 fn draw_rules(draw: &mut Draw) -> Rules {
     let mut rules = Vec::new();
     for at in 0..=draw.below(3) {
-        let mut names = vec!["local", "eu", "us", "clinic", "spare"];
+        let mut names: Vec<&str> = std::iter::once("local").chain(CLOUDS).collect();
         let mut backends = Vec::new();
         for _ in 0..=draw.below(3) {
             backends.push(names.remove(draw.below(names.len())));
@@ -176,7 +187,9 @@ fn draw_request(draw: &mut Draw, number: u64) -> Planted {
     ];
     let tools = draw.chance(2);
     if tools {
-        let inner = json!({ "to": plant(draw, "arguments"), "n": number }).to_string();
+        let mut inner = json!({ "to": plant(draw, "arguments"), "n": number });
+        inner[plant(draw, "field")] = json!(1);
+        let inner = inner.to_string();
         let inner = if draw.chance(2) { inner.replace('@', "\\u0040") } else { inner };
         messages.push(json!({ "role": "assistant", "content": null, "tool_calls": [
             { "id": "call_1", "type": "function", "function": { "name": "send", "arguments": inner } }] }));
@@ -189,42 +202,69 @@ fn draw_request(draw: &mut Draw, number: u64) -> Planted {
         body["tools"] = json!([{ "type": "function", "function": { "name": "send",
             "description": plant(draw, "description"), "parameters": { "type": "object" } } }]);
     }
+    body["user"] = json!(plant(draw, "user label"));
+    if draw.chance(8) {
+        body["x_note"] = json!(plant(draw, "unknown"));
+    }
     Planted { values, body }
 }
 
-/// What the next request of a cloud gets, by name; `None` for a good answer.
-fn draw_fault(draw: &mut Draw, decoy: &CloudServer) -> Option<(&'static str, Script)> {
-    let error = |status: u16| Script::json(status, &json!({ "error": { "message": "no", "code": "x" } }));
+/// What the next request of a cloud gets; `None` for a good answer.
+fn draw_fault(draw: &mut Draw, cloud: &str, decoy: &CloudServer) -> Option<Script> {
+    let error = |status: u16, code: &str| {
+        Script::json(status, &json!({ "error": { "message": "no", "code": code } }))
+    };
     let begun = || Script::stream().event(&delta("a"));
-    Some(match draw.below(24) {
-        0 => ("429", error(429)),
-        1 => ("500", error(500)),
-        2 => ("503", error(503)),
-        3 => ("529", error(529)),
-        4 => ("reset", Script::new().reset()),
-        5 => ("silence", Script::new().silence()),
-        6 => ("cut", begun()),
-        7 => ("malformed", begun().event("{\"cho")),
-        8 | 9 => {
+    let failed = json!({ "type": "response.failed",
+        "response": { "status": "failed", "error": { "message": "no", "code": "server_error" } } });
+    let script = match (draw.below(26), cloud) {
+        (0, _) => error(429, "x").named("429"),
+        (1, _) => error(500, "x").named("500"),
+        (2, _) => error(503, "x").named("503"),
+        (3, _) => error(529, "x").named("529"),
+        (4, _) => Script::new().reset().named("reset"),
+        (5, _) => Script::new().silence().named("silence"),
+        (6, "answers") => Script::stream().event(&failed.to_string()).end().named("response.failed"),
+        (6, "rock") => exception().named("exception frame"),
+        (7, "rock") => broken_frame().named("bad checksum"),
+        (6, _) => begun().named("cut"),
+        (7, _) => begun().event("{\"cho").named("malformed"),
+        (8 | 9, _) => {
             let location = format!("{}/chat/completions", decoy.base_url());
-            ("redirect", Script::answer(307, &[("Location", location.as_str())], ""))
+            Script::answer(307, &[("Location", location.as_str())], "").named("redirect")
         }
-        10 => {
-            ("refusal", Script::json(400, &json!({ "error": { "message": "no", "code": "content_filter" } })))
+        (10, _) => error(400, "content_filter").named("refusal"),
+        (11, _) => error(400, "context_length_exceeded").named("context"),
+        (12, _) => Script::new()
+            .pause(Duration::from_millis(40))
+            .bytes("HTTP/1.1 500 E\r\nContent-Length: 0\r\n\r\n")
+            .named("slow"),
+        (13, _) => {
+            Script::stream().event(r#"{"error":{"message":"no","code":500}}"#).end().named("error after 200")
         }
-        11 => {
-            let body = json!({ "error": { "message": "no", "code": "context_length_exceeded" } });
-            ("context", Script::json(400, &body))
-        }
-        12 => (
-            "slow",
-            Script::new()
-                .pause(Duration::from_millis(40))
-                .bytes("HTTP/1.1 500 E\r\nContent-Length: 0\r\n\r\n"),
-        ),
-        13 => ("error after 200", Script::stream().event(r#"{"error":{"message":"no","code":500}}"#).end()),
+        (14, "eu" | "us" | "spare") => begun().silence().named("stall"),
         _ => return None,
-    })
+    };
+    Some(script)
+}
+
+fn frames(bytes: Vec<u8>) -> Script {
+    Script::stream_of("application/vnd.amazon.eventstream").chunk(bytes).end()
+}
+
+fn exception() -> Script {
+    let mut frame = Vec::new();
+    let headers = [(":message-type", "exception"), (":exception-type", "throttlingException")];
+    write_message(&mut frame, &headers, br#"{"message":"no"}"#);
+    frames(frame)
+}
+
+fn broken_frame() -> Script {
+    let mut frame = Vec::new();
+    let headers = [(":message-type", "event"), (":event-type", "messageStart")];
+    write_message(&mut frame, &headers, br#"{"role":"assistant"}"#);
+    *frame.last_mut().unwrap() ^= 1;
+    frames(frame)
 }
 
 /// What tells one request of a worker from the others, in all that clouds received.
@@ -267,13 +307,10 @@ async fn work(worker: u64, cases: u64) -> Result<Seen, String> {
         }
         let number = worker * 1_000_000 + number;
         let planted = draw_request(&mut draw, number);
-        for (_, cloud) in &world.clouds {
+        for (name, cloud) in &world.clouds {
             for _ in 0..2 {
-                match draw_fault(&mut draw, &world.decoy) {
-                    Some((name, script)) => {
-                        seen.add(format!("drawn: {name}"), 1);
-                        cloud.next(script);
-                    }
+                match draw_fault(&mut draw, name, &world.decoy) {
+                    Some(script) => cloud.next(script),
                     None => break,
                 }
             }
@@ -298,6 +335,11 @@ async fn work(worker: u64, cases: u64) -> Result<Seen, String> {
     tokio::time::sleep(Duration::from_millis(100)).await;
     world.collect(&mut received);
     check(&world, done, received, &mut seen).await?;
+    for (_, cloud) in &world.clouds {
+        for (name, count) in cloud.played() {
+            seen.add(format!("fault: {name}"), count);
+        }
+    }
     for (_, event, count) in world.server.gateway.attempt_counts() {
         seen.add(event, count);
     }
@@ -376,8 +418,9 @@ fn leaks(
         }
     }
     for (class, value, place) in &case.planted.values {
-        // Every rule hides secrets.
+        // Every rule hides secrets, and a label of the caller's own never leaves.
         let hidden = *class == "secret"
+            || *place == "user label"
             || rule.is_some_and(|rule| {
                 [&rule.mask, &rule.hash, &rule.keep_local, &rule.block]
                     .iter()
@@ -416,8 +459,8 @@ async fn random_requests_stay_inside_their_policy() {
         writeln!(text, "{count:>8}  {what}").unwrap();
     }
     println!("{text}");
-    let places =
-        ["system", "user", "arguments", "result", "description"].map(|place| format!("masked: {place}"));
+    let places = ["system", "user", "arguments", "field", "result", "description", "user label", "unknown"]
+        .map(|place| format!("masked: {place}"));
     let faults = [
         "429",
         "500",
@@ -431,8 +474,13 @@ async fn random_requests_stay_inside_their_policy() {
         "refusal",
         "context",
         "slow",
+        "error after 200",
+        "stall",
+        "response.failed",
+        "exception frame",
+        "bad checksum",
     ]
-    .map(|name| format!("drawn: {name}"));
+    .map(|name| format!("fault: {name}"));
     let events = [
         "retry",
         "fallback",
