@@ -107,7 +107,7 @@ fn named(text: &[u8], number: &Number) -> Option<(usize, usize)> {
     if from > end && text.get(from).is_some_and(u8::is_ascii_uppercase) && is_month(&text[from..from + len]) {
         let end = from + len;
         let dashed = text.get(end) == Some(&b'-')
-            && text[end + 1..].iter().take_while(|byte| byte.is_ascii_digit()).count() == 4;
+            && text[end + 1..].iter().take(5).take_while(|byte| byte.is_ascii_digit()).count() == 4;
         return Some((start, if dashed { end + 5 } else { year_after(end) }));
     }
     None

@@ -2,7 +2,7 @@
 //! something is looked at.
 
 use crate::context::{CARD, Context};
-use crate::entity::{DataClass, Entity, Span, settle};
+use crate::entity::{DataClass, Entity, Span, settle, unite};
 use crate::number::Number;
 use crate::terms::{Format, TermError, Terms};
 use crate::{dates, figures, labelled, lettered, net, phone, secrets};
@@ -76,26 +76,71 @@ impl Detector {
         }
     }
 
-    /// Everything found in a text, in order, without overlaps.
+    /// What a text holds, in order, without overlaps: of findings that overlap the surest. Decisions are made on
+    /// [`Detector::find_every`], which hides no kind behind another.
     pub fn find(&self, text: &str) -> Vec<Span> {
         let mut spans = Vec::new();
         self.find_into(text, &mut spans);
         spans
     }
 
-    /// Puts everything found in a text into `spans`, which is emptied first.
+    /// Puts what [`Detector::find`] finds into `spans`, which is emptied first.
     pub fn find_into(&self, text: &str, spans: &mut Vec<Span>) {
-        spans.clear();
-        let mut pass = Pass { text: text.as_bytes(), detector: self, spans, seen_to: 0 };
-        pass.run();
-        if !self.ignored.is_empty() {
-            spans.retain(|span| !self.ignored.contains(&span.entity));
-        }
+        self.pass(text, spans);
         settle(spans);
     }
 
-    /// Everything found in a text that is the value of a field: the field's name stands before it as a word would.
+    /// As [`Detector::find_into`], in a text that is the value of a field: the field's name stands before it as a word
+    /// would.
     pub fn find_in_field(&self, field: &str, text: &str, spans: &mut Vec<Span>) {
+        self.in_field(field, text, spans, Self::find_into);
+    }
+
+    /// Puts everything found in a text into `spans`, which is emptied first: every kind, also where one lies within
+    /// another, in order of the text and the longer first.
+    pub fn find_every(&self, text: &str, spans: &mut Vec<Span>) {
+        let inner = self.pass(text, spans);
+        spans.extend(inner);
+        unite(spans);
+    }
+
+    /// As [`Detector::find_every`], in a text that is the value of a field.
+    pub fn find_every_in_field(&self, field: &str, text: &str, spans: &mut Vec<Span>) {
+        self.in_field(field, text, spans, Self::find_every);
+    }
+
+    /// Puts the findings of one pass into `spans` and returns those that lie within another.
+    fn pass(&self, text: &str, spans: &mut Vec<Span>) -> Vec<Span> {
+        spans.clear();
+        let mut pass = Pass {
+            text: text.as_bytes(),
+            detector: self,
+            spans,
+            inner: Vec::new(),
+            seen_to: 0,
+            sealed_to: 0,
+            key_to: 0,
+            armour_to: 0,
+            runs: secrets::Runs::default(),
+            stop: net::Stop::default(),
+        };
+        pass.run();
+        let mut inner = pass.inner;
+        if !self.ignored.is_empty() {
+            let wanted = |span: &Span| !self.ignored.contains(&span.entity);
+            spans.retain(wanted);
+            inner.retain(wanted);
+        }
+        inner
+    }
+
+    fn in_field(
+        &self,
+        field: &str,
+        text: &str,
+        spans: &mut Vec<Span>,
+        find: fn(&Self, &str, &mut Vec<Span>),
+    ) {
         if !text.bytes().any(|byte| byte.is_ascii_digit() || byte == b'@' || byte == b':')
             && text.len() < LONG_RUN
             && self.firsts.is_empty()
@@ -112,7 +157,7 @@ impl Detector {
         joined.push_str(&field[from..]);
         joined.push_str(": ");
         joined.push_str(text);
-        self.find_into(&joined, spans);
+        find(self, &joined, spans);
         spans.retain_mut(|span| {
             span.start = span.start.max(label) - label;
             span.end = span.end.saturating_sub(label);
@@ -121,13 +166,45 @@ impl Detector {
     }
 }
 
+/// Whether a finding of this kind may hold another: keys, and values that are taken by a word before them however they look.
+const fn may_hold_others(entity: Entity) -> bool {
+    matches!(
+        entity,
+        Entity::PrivateKey
+            | Entity::ApiKey
+            | Entity::Jwt
+            | Entity::Phone
+            | Entity::Mrn
+            | Entity::HealthPlan
+            | Entity::Biometric
+            | Entity::LicensePlate
+            | Entity::DriverLicense
+            | Entity::Passport
+            | Entity::BankAccount
+            | Entity::Account
+            | Entity::DeviceId
+            | Entity::License
+            | Entity::IdentityCard
+    )
+}
+
 /// One pass over one text.
 struct Pass<'a> {
     text: &'a [u8],
     detector: &'a Detector,
     spans: &'a mut Vec<Span>,
+    /// Findings within what was found already.
+    inner: Vec<Span>,
     /// Everything before this byte belongs to what was found already.
     seen_to: usize,
+    /// Everything before this byte belongs to a value that holds no other.
+    sealed_to: usize,
+    /// Everything before this byte belongs to a key that was found already.
+    key_to: usize,
+    /// Everything before this byte belongs to a private key in its armour.
+    armour_to: usize,
+    runs: secrets::Runs,
+    stop: net::Stop,
 }
 
 impl Pass<'_> {
@@ -152,7 +229,7 @@ impl Pass<'_> {
                 if own && self.detector.firsts[usize::from(text[start])] {
                     self.operators(start);
                 }
-                if (kinds & DIGIT != 0 || at - start >= LONG_RUN) && start >= self.seen_to {
+                if (kinds & DIGIT != 0 || at - start >= LONG_RUN) && start >= self.sealed_to {
                     self.token(start, at, kinds);
                 }
                 last = (start, at);
@@ -171,15 +248,26 @@ impl Pass<'_> {
         }
     }
 
-    fn found(&mut self, span: Span) {
+    /// Notes a finding; `inner` says that what was found already holds it.
+    fn found(&mut self, span: Span, inner: bool) {
+        if inner {
+            self.inner.push(span);
+            return;
+        }
         self.seen_to = self.seen_to.max(span.end);
+        if !may_hold_others(span.entity) {
+            self.sealed_to = self.sealed_to.max(span.end);
+        }
         self.spans.push(span);
     }
 
     /// Terms and formats of the operator at the beginning of a word.
     fn operators(&mut self, start: usize) {
-        let formats = self.detector.formats.iter().filter_map(|format| format.at(self.text, start));
-        self.spans.extend(formats.chain(self.detector.terms.at(self.text, start)));
+        self.spans.extend(self.detector.formats.iter().filter_map(|format| format.at(self.text, start)));
+        // A shorter term may be of another class than the longest.
+        let mut longest: Option<Span> = None;
+        self.detector.terms.each_at(self.text, start, |span| self.inner.extend(longest.replace(span)));
+        self.spans.extend(longest);
     }
 
     /// A byte that may belong to an address, a key or an assignment.
@@ -190,25 +278,28 @@ impl Pass<'_> {
             b'.' => {
                 let (start, end) = last;
                 if end == at && end - start == 3 && text[start..end].eq_ignore_ascii_case(b"www") {
-                    self.spans.extend(net::www(text, start));
+                    self.spans.extend(net::www(text, start, &mut self.stop));
                 }
             }
             b'-' => {
-                if text[at..].starts_with(b"-----BEGIN ")
+                if at >= self.armour_to
+                    && text[at..].starts_with(b"-----BEGIN ")
                     && let Some(span) = secrets::private_key(text, at)
                 {
-                    self.found(span);
+                    self.armour_to = span.end;
+                    self.found(span, false);
                 }
             }
             b':' | b'=' => {
                 if byte == b':' && text[at..].starts_with(b"://") {
-                    net::url(text, at, self.spans);
+                    net::url(text, at, &mut self.stop, self.spans);
                 } else if byte == b':'
                     && text.get(at + 1).is_some_and(|next| next.is_ascii_hexdigit() || *next == b':')
                 {
-                    let known = self.spans.last().is_some_and(|span| span.end > at);
-                    if !known {
-                        self.spans.extend(net::ipv6(text, at));
+                    match self.spans.last().filter(|span| span.end > at).map(|span| span.entity) {
+                        None => self.spans.extend(net::ipv6(text, at)),
+                        Some(Entity::IpAddress | Entity::MacAddress) => {}
+                        Some(_) => self.inner.extend(net::ipv6(text, at)),
                     }
                 }
                 // A quote may stand between a name and its colon.
@@ -224,24 +315,26 @@ impl Pass<'_> {
     /// A run of letters and digits with a digit in it, or a long one.
     fn token(&mut self, start: usize, end: usize, kinds: u8) {
         let text = self.text;
-        if let Some(span) = secrets::key(text, start, end) {
-            return self.found(span);
+        let mut inner = start < self.seen_to;
+        if start >= self.key_to
+            && let Some(span) = secrets::key(text, start, end, &mut self.runs)
+        {
+            self.key_to = span.end;
+            self.found(span, inner);
+            inner = true;
         }
-        if text[start].is_ascii_digit() {
-            if let Some(span) = self.figures(start, end, kinds) {
-                self.found(span);
-            }
-            return;
-        }
-        if kinds & DIGIT == 0 {
-            return;
-        }
-        let mixed = lettered::identifier(text, start, end)
-            .or_else(|| (end - start == 2).then(|| net::mac(text, start)).flatten())
-            .or_else(|| (end - start == 4).then(|| lettered::hyphened_mbi(text, start)).flatten())
-            .or_else(|| labelled::labelled(text, start, end));
-        if let Some(span) = mixed {
-            self.found(span);
+        let span = if text[start].is_ascii_digit() {
+            self.figures(start, end, kinds)
+        } else if kinds & DIGIT == 0 {
+            None
+        } else {
+            lettered::identifier(text, start, end)
+                .or_else(|| (end - start == 2).then(|| net::mac(text, start)).flatten())
+                .or_else(|| (end - start == 4).then(|| lettered::hyphened_mbi(text, start)).flatten())
+                .or_else(|| labelled::labelled(text, start, end))
+        };
+        if let Some(span) = span {
+            self.found(span, inner);
         }
     }
 

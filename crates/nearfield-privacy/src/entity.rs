@@ -1,5 +1,6 @@
 //! What can be found, and how sensitive it is.
 
+use std::cmp::Reverse;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -286,6 +287,22 @@ pub(crate) fn settle(spans: &mut Vec<Span>) {
     });
 }
 
+/// Keeps every kind that was found, also within another, in order of the text, the longer first. Spans of one kind and
+/// class that overlap become one, so that what is kept of a text stays in proportion to it.
+pub(crate) fn unite(spans: &mut Vec<Span>) {
+    let kind = |span: &Span| (span.entity, span.class);
+    spans.sort_unstable_by_key(|span| (kind(span), span.start, span.end));
+    spans.dedup_by(|later, earlier| {
+        let same = kind(later) == kind(earlier) && later.start < earlier.end;
+        if same {
+            earlier.end = earlier.end.max(later.end);
+            earlier.confidence = earlier.confidence.max(later.confidence);
+        }
+        same
+    });
+    spans.sort_unstable_by_key(|span| (span.start, Reverse(span.end), kind(span)));
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -321,5 +338,18 @@ mod tests {
         settle(&mut spans);
         assert_eq!(spans.len(), 2);
         assert_eq!((spans[0].start, spans[0].end, spans[0].entity), (0, 12, Entity::UsSsn));
+    }
+
+    #[test]
+    fn kinds_within_others_stay_and_one_kind_is_not_kept_twice() {
+        let mut spans = vec![
+            Span::new(9, 20, Entity::UsSsn, 85),
+            Span::new(0, 30, Entity::Url, 96),
+            Span::new(5, 30, Entity::Url, 90),
+            Span::new(25, 40, Entity::Url, 90),
+        ];
+        unite(&mut spans);
+        let left: Vec<_> = spans.iter().map(|span| (span.start, span.end, span.entity)).collect();
+        assert_eq!(left, [(0, 40, Entity::Url), (9, 20, Entity::UsSsn)]);
     }
 }

@@ -11,6 +11,7 @@ mod entity;
 mod figures;
 mod form;
 mod hmac;
+mod json;
 mod labelled;
 mod lettered;
 mod mask;

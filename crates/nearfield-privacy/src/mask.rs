@@ -6,12 +6,13 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use crate::form::Form;
+use crate::json::{self, Kind};
 use crate::restore::Vault;
 use crate::terms::Terms;
 use crate::{DataClass, Entity, HashKey, Span, Survey};
 
-/// What happens to a finding before the text leaves.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What happens to a finding before the text leaves; the later, the stricter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Treatment {
     /// It stays as it is.
     Pass,
@@ -82,6 +83,15 @@ impl Treatments {
             Some(Hide::Hash) => Treatment::Hash,
         }
     }
+
+    /// The strictest treatment of a value that is all of `kinds`, and the first kind that asks for it; `None` when it may
+    /// stay.
+    fn strictest(&self, kinds: &[(Entity, DataClass)]) -> Option<((Entity, DataClass), Treatment)> {
+        let asked = kinds.iter().map(|&(entity, class)| ((entity, class), self.of(entity, class)));
+        let hidden = asked.filter(|(_, treatment)| *treatment != Treatment::Pass);
+        // Of equals the first: equal values get one pseudonym, wherever they stand.
+        hidden.reduce(|first, next| if next.1 > first.1 { next } else { first })
+    }
 }
 
 /// Why a request cannot be masked; it must not leave then.
@@ -109,6 +119,9 @@ pub enum MaskError {
 /// The most values that one request may have masked.
 const MOST: usize = 20_000;
 
+/// Values of fewer bytes are masked only where they were found: they would be found inside everything.
+const LEAST_KNOWN: usize = 6;
+
 /// Masks the texts of one request, in the order in which a [`Survey`] saw them.
 #[derive(Debug)]
 pub struct Masker<'a> {
@@ -116,13 +129,27 @@ pub struct Masker<'a> {
     treatments: &'a Treatments,
     key: Option<&'a HashKey>,
     form: Form,
+    /// The number of the text that comes next.
     next: usize,
+    /// Findings of the texts that are still to come.
+    coming: std::slice::Iter<'a, (usize, Vec<Span>)>,
     /// Values found in some text, looked for in all.
     known: Terms,
     placeholders: HashMap<String, String>,
     originals: HashMap<String, String>,
     numbers: BTreeMap<Entity, usize>,
     counts: BTreeMap<Entity, usize>,
+}
+
+/// A part of a text that must not leave.
+#[derive(Clone, Copy, Debug)]
+struct Region {
+    start: usize,
+    end: usize,
+    entity: Entity,
+    treatment: Treatment,
+    /// Of findings that overlap, the one with the highest says what it is: the longest, the surest.
+    rank: (usize, u8, DataClass),
 }
 
 impl<'a> Masker<'a> {
@@ -139,16 +166,17 @@ impl<'a> Masker<'a> {
             return Err(MaskError::NoKey);
         }
         let form = Form::free(&survey.taken).ok_or(MaskError::NoForm)?;
-        let mut known = Terms::default();
-        let hidden =
-            survey.values.iter().filter(|(_, found)| treatments.of(found.0, found.1) != Treatment::Pass);
-        for (at, (value, (_, class))) in hidden.enumerate() {
+        let hidden = survey.values.iter().filter_map(|(value, kinds)| {
+            let (_, class) = treatments.strictest(kinds)?.0;
+            Some((value.as_bytes(), class))
+        });
+        let mut known = Vec::new();
+        for (at, (value, class)) in hidden.enumerate() {
             if at >= MOST {
                 return Err(MaskError::TooMany);
             }
-            // Short values would be found inside everything; where they were found they are masked anyway.
-            if value.len() >= 6 {
-                known.add(value, *class).map_err(|_| MaskError::Changed)?;
+            if value.len() >= LEAST_KNOWN {
+                known.push((value.to_vec(), class));
             }
         }
         Ok(Self {
@@ -157,7 +185,8 @@ impl<'a> Masker<'a> {
             key,
             form,
             next: 0,
-            known,
+            coming: survey.texts.iter(),
+            known: Terms::of(known),
             placeholders: HashMap::new(),
             originals: HashMap::new(),
             numbers: BTreeMap::new(),
@@ -170,56 +199,90 @@ impl<'a> Masker<'a> {
     /// # Errors
     /// [`MaskError`]; nothing may leave then.
     pub fn text(&mut self, text: &str) -> Result<Option<String>, MaskError> {
-        let survey = self.survey;
-        let spans = survey.texts.get(self.next).ok_or(MaskError::Changed)?;
+        if self.next >= self.survey.visited {
+            return Err(MaskError::Changed);
+        }
+        let spans = match self.coming.as_slice().first() {
+            Some((number, spans)) if *number == self.next => {
+                self.coming.next();
+                spans.as_slice()
+            }
+            _ => &[],
+        };
         self.next += 1;
-        let hidden = self.hidden(text, spans);
+        let hidden = self.hidden(text, spans)?;
         if hidden.is_empty() {
             return Ok(None);
         }
         let mut masked = String::with_capacity(text.len());
         let mut at = 0;
-        for span in &hidden {
-            let (Some(before), Some(value)) = (text.get(at..span.start), text.get(span.start..span.end))
+        for region in &hidden {
+            let (Some(before), Some(value)) =
+                (text.get(at..region.start), text.get(region.start..region.end))
             else {
                 return Err(MaskError::Changed);
             };
             masked.push_str(before);
-            masked.push_str(&self.replacement(value, span)?);
-            at = span.end;
+            masked.push_str(&self.replacement(value, region)?);
+            at = region.end;
         }
         masked.push_str(text.get(at..).ok_or(MaskError::Changed)?);
         Ok(Some(masked))
     }
 
-    /// What has to be hidden in a text: what was found there, and what was found elsewhere.
-    fn hidden(&self, text: &str, spans: &[Span]) -> Vec<Span> {
-        let mut hidden: Vec<Span> = spans
-            .iter()
-            .filter(|span| self.treatments.of(span.entity, span.class) != Treatment::Pass)
-            .copied()
-            .collect();
+    /// What has to be hidden in a text, in order and without overlaps: what was found there, and what was found elsewhere.
+    /// Of findings one within the other the outermost that is to be hidden goes whole.
+    fn hidden(&self, text: &str, spans: &[Span]) -> Result<Vec<Region>, MaskError> {
+        let mut hidden = Vec::new();
+        for span in spans {
+            hidden.extend(self.region(text, span)?);
+        }
         if !self.known.is_empty() {
             let bytes = text.as_bytes();
+            let mut longest = None;
             for at in 0..bytes.len() {
-                let begins = at == 0 || !bytes[at - 1].is_ascii_alphanumeric() && bytes[at - 1] < 0x80;
-                if begins && let Some(mut span) = self.known.at(bytes, at) {
-                    let value = text.get(span.start..span.end);
-                    if let Some((entity, class)) = value.and_then(|value| self.survey.values.get(value)) {
-                        (span.entity, span.class) = (*entity, *class);
+                if at == 0 || !bytes[at - 1].is_ascii_alphanumeric() && bytes[at - 1] < 0x80 {
+                    self.known.each_at(bytes, at, |span| longest = Some(span));
+                    if let Some(span) = longest.take() {
+                        hidden.extend(self.region(text, &span)?);
                     }
-                    hidden.push(span);
                 }
             }
-            crate::entity::settle(&mut hidden);
         }
-        hidden
+        hidden.sort_unstable_by_key(|region| (region.start, region.end));
+        hidden.dedup_by(|later, earlier| {
+            if later.start >= earlier.end {
+                return false;
+            }
+            earlier.end = earlier.end.max(later.end);
+            earlier.treatment = earlier.treatment.max(later.treatment);
+            if later.rank > earlier.rank {
+                (earlier.entity, earlier.rank) = (later.entity, later.rank);
+            }
+            true
+        });
+        Ok(hidden)
     }
 
-    fn replacement(&mut self, value: &str, span: &Span) -> Result<String, MaskError> {
-        *self.counts.entry(span.entity).or_default() += 1;
-        let kind = span.entity.as_str();
-        if self.treatments.of(span.entity, span.class) == Treatment::Hash {
+    /// The region of a finding, when it has to be hidden for what it is here or for what its value is anywhere.
+    fn region(&self, text: &str, span: &Span) -> Result<Option<Region>, MaskError> {
+        let &Span { start, end, entity, class, confidence } = span;
+        let value = text.get(start..end).ok_or(MaskError::Changed)?;
+        let own = [(entity, class)];
+        let kinds = Some(self.survey.kinds(value)).filter(|kinds| !kinds.is_empty()).unwrap_or(&own);
+        Ok(self.treatments.strictest(kinds).map(|((entity, class), treatment)| Region {
+            start,
+            end,
+            entity,
+            treatment,
+            rank: (end - start, confidence, class),
+        }))
+    }
+
+    fn replacement(&mut self, value: &str, region: &Region) -> Result<String, MaskError> {
+        *self.counts.entry(region.entity).or_default() += 1;
+        let kind = region.entity.as_str();
+        if region.treatment == Treatment::Hash {
             let key = self.key.ok_or(MaskError::NoKey)?;
             return Ok(format!("[{kind}#{}]", key.pseudonym(kind, value)));
         }
@@ -229,7 +292,7 @@ impl<'a> Masker<'a> {
         if self.placeholders.len() >= MOST {
             return Err(MaskError::TooMany);
         }
-        let number = self.numbers.entry(span.entity).or_default();
+        let number = self.numbers.entry(region.entity).or_default();
         *number += 1;
         let placeholder = self.form.placeholder(kind, *number);
         self.placeholders.insert(value.to_owned(), placeholder.clone());
@@ -237,68 +300,31 @@ impl<'a> Masker<'a> {
         Ok(placeholder)
     }
 
-    /// A text that may be JSON, masked: its strings inside the JSON, so that it stays JSON.
+    /// A text that may be JSON, masked: keys, strings and numbers inside the JSON, so that it stays JSON. What is not
+    /// masked stays as it was written.
     ///
     /// # Errors
     /// As for [`Masker::text`].
     pub fn json_text(&mut self, text: &str) -> Result<Option<String>, MaskError> {
-        let Some(mut tree) = as_tree(text) else { return self.text(text) };
-        let changed = self.value(&mut tree)?;
-        let plain = self.text(text)?;
-        // A key that stands twice, or an escape, hides from one of the two looks; what was looked at is what leaves.
-        let differs = plain.is_some() || text.contains("\\u") || text.contains("\\/");
-        if !changed && !differs {
+        let Some(literals) = json::literals(text) else { return self.text(text) };
+        let mut masked = String::new();
+        let mut at = 0;
+        for literal in literals {
+            let own = match literal.kind {
+                Kind::String => self.json_text(&literal.text)?,
+                Kind::Key | Kind::Number => self.text(&literal.text)?,
+            };
+            if let Some(own) = own {
+                masked.push_str(text.get(at..literal.start).ok_or(MaskError::Changed)?);
+                masked.push_str(&Value::from(own).to_string());
+                at = literal.end;
+            }
+        }
+        if at == 0 {
             return Ok(None);
         }
-        if !changed && plain.is_some() {
-            return Ok(plain);
-        }
-        serde_json::to_string(&tree).map(Some).map_err(|_| MaskError::Changed)
-    }
-
-    /// Every key, string and long number of a tree, masked in place; whether anything was.
-    ///
-    /// # Errors
-    /// As for [`Masker::text`].
-    pub fn value(&mut self, value: &mut Value) -> Result<bool, MaskError> {
-        match value {
-            Value::Null | Value::Bool(_) => Ok(false),
-            Value::Number(number) => {
-                let masked = self.text(&number.to_string())?;
-                let changed = masked.is_some();
-                if let Some(masked) = masked {
-                    *value = Value::String(masked);
-                }
-                Ok(changed)
-            }
-            Value::String(text) => {
-                let masked = self.text(text)?;
-                let changed = masked.is_some();
-                if let Some(masked) = masked {
-                    *text = masked;
-                }
-                Ok(changed)
-            }
-            Value::Array(values) => {
-                let mut changed = false;
-                for value in values {
-                    changed |= self.value(value)?;
-                }
-                Ok(changed)
-            }
-            Value::Object(entries) => {
-                let mut changed = false;
-                let mut masked = serde_json::Map::with_capacity(entries.len());
-                for (key, mut value) in std::mem::take(entries) {
-                    let own = self.text(&key)?;
-                    changed |= own.is_some();
-                    changed |= self.value(&mut value)?;
-                    masked.insert(own.unwrap_or(key), value);
-                }
-                *entries = masked;
-                Ok(changed)
-            }
-        }
+        masked.push_str(text.get(at..).ok_or(MaskError::Changed)?);
+        Ok(Some(masked))
     }
 
     /// Ends the masking.
@@ -306,7 +332,7 @@ impl<'a> Masker<'a> {
     /// # Errors
     /// [`MaskError::Changed`] when not every text of the survey was visited.
     pub fn finish(self) -> Result<Masked, MaskError> {
-        if self.next != self.survey.texts.len() {
+        if self.next != self.survey.visited {
             return Err(MaskError::Changed);
         }
         Ok(Masked { vault: Arc::new(Vault::new(self.originals)), counts: self.counts })
@@ -320,13 +346,4 @@ pub struct Masked {
     pub vault: Arc<Vault>,
     /// How many findings of each kind were replaced.
     pub counts: BTreeMap<Entity, usize>,
-}
-
-/// The tree of a text that is a JSON object or array.
-pub(crate) fn as_tree(text: &str) -> Option<Value> {
-    let first = text.trim_start().bytes().next()?;
-    if !matches!(first, b'{' | b'[') {
-        return None;
-    }
-    serde_json::from_str(text).ok()
 }

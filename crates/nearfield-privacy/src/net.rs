@@ -52,8 +52,11 @@ fn next_is_label(text: &[u8], at: usize) -> bool {
     text.get(at).is_some_and(|byte| byte.is_ascii_alphanumeric() || *byte >= 0x80)
 }
 
+/// No more of an address is looked at.
+const LONGEST_URL: usize = 4097;
+
 /// The web address whose `://` begins at `colon`, and the password in it.
-pub(crate) fn url(text: &[u8], colon: usize, spans: &mut Vec<Span>) {
+pub(crate) fn url(text: &[u8], colon: usize, stop: &mut Stop, spans: &mut Vec<Span>) {
     let mut start = colon;
     while start > 0
         && colon - start < 16
@@ -65,7 +68,7 @@ pub(crate) fn url(text: &[u8], colon: usize, spans: &mut Vec<Span>) {
         return;
     }
     let from = colon + 3;
-    let end = url_end(text, from);
+    let end = stop.url_end(text, from);
     if end < from + 2 {
         return;
     }
@@ -86,33 +89,53 @@ pub(crate) fn url(text: &[u8], colon: usize, spans: &mut Vec<Span>) {
 }
 
 /// The web address that begins with `www.` at `start`.
-pub(crate) fn www(text: &[u8], start: usize) -> Option<Span> {
-    let end = url_end(text, start);
+pub(crate) fn www(text: &[u8], start: usize, stop: &mut Stop) -> Option<Span> {
+    let end = stop.url_end(text, start);
     host(text, start).filter(|&host| host > start + 6 && host <= end)?;
     Some(Span::new(start, end, Entity::Url, 90))
 }
 
-fn url_end(text: &[u8], from: usize) -> usize {
-    let mut end = from;
-    while let Some(&byte) = text.get(end) {
-        if byte <= b' '
-            || matches!(byte, b'"' | b'<' | b'>' | b'`' | b'{' | b'}' | b'|' | b'\\' | b'^')
-            || end - from > 4096
-        {
-            break;
+/// Where the address that was looked at last ends: one that holds many others is walked once. Addresses must come in the
+/// order of the text.
+#[derive(Debug, Default)]
+pub(crate) struct Stop {
+    at: usize,
+    /// Its end without the marks of the sentence around it.
+    trimmed: usize,
+}
+
+const fn ends_url(byte: u8) -> bool {
+    byte <= b' ' || matches!(byte, b'"' | b'<' | b'>' | b'`' | b'{' | b'}' | b'|' | b'\\' | b'^')
+}
+
+const fn is_around(byte: u8) -> bool {
+    matches!(byte, b'.' | b',' | b';' | b':' | b'!' | b'?' | b')' | b']' | b'\'' | b'*')
+}
+
+impl Stop {
+    fn url_end(&mut self, text: &[u8], from: usize) -> usize {
+        if from >= self.at {
+            (self.at, self.trimmed) = (from, from);
+            while let Some(&byte) = text.get(self.at).filter(|byte| !ends_url(**byte)) {
+                self.at += 1;
+                if !is_around(byte) {
+                    self.trimmed = self.at;
+                }
+            }
         }
-        end += 1;
+        if self.at - from <= LONGEST_URL {
+            return self.trimmed.max(from);
+        }
+        let mut end = from + LONGEST_URL;
+        while end > from && is_around(text[end - 1]) {
+            end -= 1;
+        }
+        // A cut in the middle of a character would not be a span of the text.
+        while end > from && end < text.len() && text[end] & 0xC0 == 0x80 {
+            end += 1;
+        }
+        end
     }
-    while end > from
-        && matches!(text[end - 1], b'.' | b',' | b';' | b':' | b'!' | b'?' | b')' | b']' | b'\'' | b'*')
-    {
-        end -= 1;
-    }
-    // A cut in the middle of a character would not be a span of the text.
-    while end > from && end < text.len() && text[end] & 0xC0 == 0x80 {
-        end += 1;
-    }
-    end
 }
 
 /// The address of IP version 4 that begins at `start`.
@@ -191,7 +214,7 @@ pub(crate) fn mac(text: &[u8], at: usize) -> Option<Span> {
     }
     let mut end = start + 2;
     let mut pairs = 1;
-    while text.get(end) == Some(&separator) && pair(end + 1) {
+    while pairs < 7 && text.get(end) == Some(&separator) && pair(end + 1) {
         end += 3;
         pairs += 1;
     }

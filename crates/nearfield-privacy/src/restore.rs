@@ -9,6 +9,8 @@ pub struct Vault {
     originals: HashMap<String, String>,
     /// The placeholders in order, to tell whether a text may become one.
     sorted: Vec<String>,
+    /// Bytes of the longest.
+    longest: usize,
 }
 
 impl std::fmt::Debug for Vault {
@@ -21,7 +23,8 @@ impl Vault {
     pub(crate) fn new(originals: HashMap<String, String>) -> Self {
         let mut sorted: Vec<String> = originals.keys().cloned().collect();
         sorted.sort_unstable();
-        Self { originals, sorted }
+        let longest = sorted.iter().map(String::len).max().unwrap_or(0);
+        Self { originals, sorted, longest }
     }
 
     /// Whether there is nothing to restore.
@@ -70,7 +73,8 @@ impl Restorer {
         while let Some(open) = rest.find('[') {
             out.push_str(&rest[..open]);
             rest = &rest[open..];
-            match rest.find(']') {
+            // A bracket that closes farther on closes no placeholder.
+            match rest.bytes().take(self.vault.longest).position(|byte| byte == b']') {
                 Some(close) if self.vault.originals.contains_key(&rest[..=close]) => {
                     self.put(&rest[..=close], &mut out);
                     rest = &rest[close + 1..];

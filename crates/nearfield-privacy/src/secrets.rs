@@ -53,39 +53,84 @@ const PREFIXES: &[(&[u8], usize)] = &[
     (b"tvly-", 20),
 ];
 
+/// Bytes that a prefix begins with: most tokens begin with none of them.
+const FIRSTS: [bool; 256] = {
+    let mut firsts = [false; 256];
+    let mut at = 0;
+    while at < PREFIXES.len() {
+        firsts[PREFIXES[at].0[0] as usize] = true;
+        at += 1;
+    }
+    firsts
+};
+
 const fn is_key(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-')
 }
 
+/// Ends of runs that were walked already: a long run is walked once, not again for each token in it. Tokens must come in
+/// the order of the text.
+#[derive(Debug, Default)]
+pub(crate) struct Runs {
+    key: usize,
+    dotted: usize,
+    /// The end of the dotted run without the dots at its end.
+    trimmed: usize,
+}
+
+impl Runs {
+    /// The end of the run of a key's bytes that goes through `at`.
+    fn key_end(&mut self, text: &[u8], at: usize) -> usize {
+        if at >= self.key {
+            self.key = run_end(text, at);
+        }
+        self.key
+    }
+
+    /// The same with dots in it, which do not end it.
+    fn dotted_end(&mut self, text: &[u8], at: usize) -> usize {
+        if at >= self.dotted {
+            self.trimmed = at;
+            self.dotted = at;
+            while let Some(&byte) = text.get(self.dotted).filter(|byte| is_key(**byte) || **byte == b'.') {
+                self.dotted += 1;
+                if byte != b'.' {
+                    self.trimmed = self.dotted;
+                }
+            }
+        }
+        self.trimmed.max(at)
+    }
+}
+
+fn run_end(text: &[u8], at: usize) -> usize {
+    let at = at.min(text.len());
+    at + text[at..].iter().take_while(|&&byte| is_key(byte)).count()
+}
+
 /// The key that the token `start..end` is part of.
-pub(crate) fn key(text: &[u8], start: usize, end: usize) -> Option<Span> {
+pub(crate) fn key(text: &[u8], start: usize, end: usize, runs: &mut Runs) -> Option<Span> {
     let mut from = start;
     while from > 0 && start - from < 24 && (is_key(text[from - 1]) || text[from - 1] == b'.') {
         from -= 1;
     }
-    let mut to = end;
-    while to < text.len() && is_key(text[to]) {
-        to += 1;
-    }
+    let to = runs.key_end(text, end);
     if to - from < 16 {
         return None;
     }
-    jwt(text, from, start).or_else(|| prefixed(text, from, start, to)).or_else(|| webhook(text, from, to))
+    jwt(text, from, (start, end), to)
+        .or_else(|| prefixed(text, from, start, to, runs))
+        .or_else(|| webhook(text, from, to))
 }
 
-fn prefixed(text: &[u8], from: usize, start: usize, to: usize) -> Option<Span> {
+fn prefixed(text: &[u8], from: usize, start: usize, to: usize, runs: &mut Runs) -> Option<Span> {
     // A key may follow what is not part of it, such as `key=` (which ends the token) or a hyphen.
-    let beginnings = (from..=start).filter(|&at| at == from || !text[at - 1].is_ascii_alphanumeric());
+    let beginnings = (from..=start)
+        .filter(|&at| FIRSTS[usize::from(text[at])] && (at == from || !text[at - 1].is_ascii_alphanumeric()));
     for at in beginnings {
         for (prefix, least) in PREFIXES {
             if text[at..to].starts_with(prefix) {
-                let mut end = to;
-                while end < text.len() && (is_key(text[end]) || text[end] == b'.') {
-                    end += 1;
-                }
-                while end > to && text[end - 1] == b'.' {
-                    end -= 1;
-                }
+                let end = runs.dotted_end(text, to);
                 let body = &text[at + prefix.len()..end];
                 if body.len() >= *least && varied(body) {
                     return Some(Span::new(at, end, Entity::ApiKey, 98));
@@ -106,25 +151,25 @@ fn varied(text: &[u8]) -> bool {
     kinds * 3 >= text.len().min(24)
 }
 
-/// A JSON web token: three parts, the first of which is base64 of `{"`.
-fn jwt(text: &[u8], from: usize, start: usize) -> Option<Span> {
+/// A JSON web token: three parts, the first of which is base64 of `{"`. The token `start..end` is part of it, and the run
+/// of a key's bytes after it ends at `to`.
+fn jwt(text: &[u8], from: usize, (start, end): (usize, usize), to: usize) -> Option<Span> {
     let at = (from..=start).find(|&at| text[at..].starts_with(b"eyJ"))?;
-    let part = |from: usize| text[from.min(text.len())..].iter().take_while(|&&byte| is_key(byte)).count();
-    let head = part(at);
-    if text.get(at + head) != Some(&b'.') {
+    let dot = text[at..end].iter().position(|&byte| !is_key(byte)).map_or(to, |len| at + len);
+    let body = text.get(dot + 1..dot + 13).filter(|body| body.iter().all(|&byte| is_key(byte)));
+    if dot - at < 12 || text.get(dot) != Some(&b'.') || body.is_none() {
         return None;
     }
-    let body = part(at + head + 1);
-    let mut end = at + head + 1 + body;
+    let mut end = run_end(text, dot + 13);
     if text.get(end) == Some(&b'.') {
-        end += 1 + part(end + 1);
+        end = run_end(text, end + 1);
     }
-    (head >= 12 && body >= 12).then(|| Span::new(at, end, Entity::Jwt, 98))
+    Some(Span::new(at, end, Entity::Jwt, 98))
 }
 
 /// A bot token of the form `123456789:AA...`, or a long token beside a chat service's address.
 fn webhook(text: &[u8], from: usize, to: usize) -> Option<Span> {
-    let digits = text[from..to].iter().take_while(|byte| byte.is_ascii_digit()).count();
+    let digits = text[from..to].iter().take(11).take_while(|byte| byte.is_ascii_digit()).count();
     let at = from + digits;
     if !(8..=10).contains(&digits)
         || at != to
@@ -133,7 +178,7 @@ fn webhook(text: &[u8], from: usize, to: usize) -> Option<Span> {
     {
         return None;
     }
-    let body = text[at + 1..].iter().take_while(|&&byte| is_key(byte)).count();
+    let body = text[at + 1..].iter().take(36).take_while(|&&byte| is_key(byte)).count();
     (body == 35).then(|| Span::new(from, at + 1 + body, Entity::ApiKey, 95))
 }
 

@@ -1,20 +1,28 @@
 //! A look at every string of a request: what is in it, before anything is decided about it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
-use serde_json::Value;
-
+use crate::entity::unite;
 use crate::form::Form;
+use crate::json::{self, Kind};
 use crate::{ClassSet, DataClass, Detector, Entity, Span};
+
+/// Values up to this many bytes are looked for in the whole request. What a word beside it gives away is never so long;
+/// longer ones (keys, addresses) are found wherever they stand.
+const LONGEST_KNOWN: usize = 512;
+/// Numbers of so many characters are looked at like strings; for shorter ones the JSON around them speaks.
+const LONG_NUMBER: usize = 7;
 
 /// What the strings of one request hold. The strings are visited once here and, in the same order, once more by a
 /// [`crate::Masker`].
 #[derive(Clone, Debug, Default)]
 pub struct Survey {
-    /// Findings of each text, in the order of the visit.
-    pub(crate) texts: Vec<Vec<Span>>,
-    /// Values found anywhere, with what they are: they are masked everywhere.
-    pub(crate) values: BTreeMap<String, (Entity, DataClass)>,
+    /// Findings of each text that has any, with its number in the order of the visit.
+    pub(crate) texts: Vec<(usize, Vec<Span>)>,
+    /// How many texts there were.
+    pub(crate) visited: usize,
+    /// Values found anywhere, in small letters, with everything that they were found to be: they are masked everywhere.
+    pub(crate) values: HashMap<String, Vec<(Entity, DataClass)>>,
     /// Forms of placeholders that some text already holds.
     pub(crate) taken: Vec<Form>,
     classes: ClassSet,
@@ -31,46 +39,85 @@ impl Survey {
 
     /// Looks at one text; `field` is the name that it stands under, where that says something.
     pub fn text(&mut self, detector: &Detector, field: Option<&str>, text: &str) {
-        let mut spans = Vec::new();
-        match field {
-            Some(field) => detector.find_in_field(field, text, &mut spans),
-            None => detector.find_into(text, &mut spans),
+        let spans = look(detector, field, text);
+        self.note(text, spans);
+    }
+
+    /// Looks at a text that may be a JSON object or array, such as the result of a tool: at the text as it stands, for what
+    /// one part says of another, and at its keys, strings and long numbers as they read after unescaping, in which there
+    /// may be JSON again.
+    pub fn json_text(&mut self, detector: &Detector, field: Option<&str>, text: &str) {
+        self.inside(detector, field, text, Vec::new());
+    }
+
+    /// As [`Survey::json_text`], with what was found already in what holds the text.
+    fn inside(&mut self, detector: &Detector, field: Option<&str>, text: &str, mut known: Vec<Span>) {
+        known.append(&mut look(detector, field, text));
+        unite(&mut known);
+        let Some(literals) = json::literals(text) else { return self.note(text, known) };
+        let mut field = field.map(str::to_owned);
+        let mut waiting = known.iter().peekable();
+        // Those that have begun and go on; of each kind one at most.
+        let mut open: Vec<&Span> = Vec::new();
+        for literal in literals {
+            while let Some(span) = waiting.next_if(|span| span.start < literal.end) {
+                open.push(span);
+            }
+            open.retain(|span| span.end > literal.start);
+            let parts: Vec<Span> = open.iter().filter_map(|span| literal.part_of(span)).collect();
+            match literal.kind {
+                Kind::String => self.inside(detector, field.as_deref(), &literal.text, parts),
+                Kind::Key => {
+                    self.with(look(detector, None, &literal.text), &literal.text, parts);
+                    field = Some(literal.text.into_owned());
+                }
+                Kind::Number => {
+                    let long = literal.text.len() >= LONG_NUMBER;
+                    let own = if long { look(detector, field.as_deref(), &literal.text) } else { Vec::new() };
+                    self.with(own, &literal.text, parts);
+                }
+            }
         }
+        // What lies in no literal cannot be masked, but it was found.
+        for span in &known {
+            self.classes.insert(span.class);
+            self.counts.entry(span.entity).or_insert(1);
+        }
+    }
+
+    fn with(&mut self, mut spans: Vec<Span>, text: &str, mut more: Vec<Span>) {
+        if !more.is_empty() {
+            spans.append(&mut more);
+            unite(&mut spans);
+        }
+        self.note(text, spans);
+    }
+
+    fn note(&mut self, text: &str, spans: Vec<Span>) {
         for span in &spans {
             self.classes.insert(span.class);
             *self.counts.entry(span.entity).or_default() += 1;
-            if let Some(value) = text.get(span.start..span.end) {
-                self.values.entry(value.to_owned()).or_insert((span.entity, span.class));
+            if let Some(value) = text.get(span.start..span.end).filter(|value| value.len() <= LONGEST_KNOWN) {
+                let kinds = self.values.entry(value.to_ascii_lowercase()).or_default();
+                if !kinds.contains(&(span.entity, span.class)) {
+                    kinds.push((span.entity, span.class));
+                }
             }
         }
         self.bytes = self.bytes.saturating_add(text.len());
         Form::note_taken(text, &mut self.taken);
-        self.texts.push(spans);
+        if !spans.is_empty() {
+            self.texts.push((self.visited, spans));
+        }
+        self.visited += 1;
     }
 
-    /// Looks at a text that may be JSON, such as the arguments of a tool: its strings as they read after unescaping, and
-    /// the text as it stands.
-    pub fn json_text(&mut self, detector: &Detector, field: Option<&str>, text: &str) {
-        if let Some(tree) = crate::mask::as_tree(text) {
-            self.value(detector, field, &tree);
+    /// Everything that a value was found to be, anywhere in the request.
+    pub(crate) fn kinds(&self, value: &str) -> &[(Entity, DataClass)] {
+        if value.len() > LONGEST_KNOWN {
+            return &[];
         }
-        self.text(detector, field, text);
-    }
-
-    /// Looks at every key, string and long number of a tree.
-    pub fn value(&mut self, detector: &Detector, field: Option<&str>, value: &Value) {
-        match value {
-            Value::Null | Value::Bool(_) => {}
-            Value::Number(number) => self.text(detector, field, &number.to_string()),
-            Value::String(text) => self.text(detector, field, text),
-            Value::Array(values) => values.iter().for_each(|value| self.value(detector, field, value)),
-            Value::Object(entries) => {
-                for (key, value) in entries {
-                    self.text(detector, None, key);
-                    self.value(detector, Some(key), value);
-                }
-            }
-        }
+        self.values.get(&value.to_ascii_lowercase()).map_or(&[], Vec::as_slice)
     }
 
     /// Notes something that cannot be looked into: an image, a file, a list of token ids.
@@ -83,7 +130,7 @@ impl Survey {
         self.classes
     }
 
-    /// How often each kind was found.
+    /// How often each kind was found, also within another: a number in an address is both.
     pub const fn counts(&self) -> &BTreeMap<Entity, usize> {
         &self.counts
     }
@@ -97,4 +144,13 @@ impl Survey {
     pub const fn bytes(&self) -> usize {
         self.bytes
     }
+}
+
+fn look(detector: &Detector, field: Option<&str>, text: &str) -> Vec<Span> {
+    let mut spans = Vec::new();
+    match field {
+        Some(field) => detector.find_every_in_field(field, text, &mut spans),
+        None => detector.find_every(text, &mut spans),
+    }
+    spans
 }

@@ -171,46 +171,77 @@ fn follow(parts: &[(Element, usize, usize)], text: &[u8], start: usize) -> Optio
 /// Terms to look for, whatever the case of their letters.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Terms {
-    /// In small letters, by first byte.
-    by_first: std::collections::BTreeMap<u8, Vec<(Vec<u8>, DataClass)>>,
+    /// In small letters, in order: those that begin alike stand together.
+    sorted: Vec<(Vec<u8>, DataClass)>,
 }
 
 impl Terms {
+    /// Many terms at once, in small letters; short ones too.
+    pub(crate) fn of(mut terms: Vec<(Vec<u8>, DataClass)>) -> Self {
+        terms.retain(|(term, _)| !term.is_empty());
+        terms.sort_unstable();
+        Self { sorted: terms }
+    }
+
     pub(crate) fn add(&mut self, term: &str, class: DataClass) -> Result<(), TermError> {
         let small = term.trim().to_ascii_lowercase().into_bytes();
-        let Some(&first) = small.first() else { return Err(TermError::Empty) };
+        if small.is_empty() {
+            return Err(TermError::Empty);
+        }
         if small.len() < 3 {
             return Err(TermError::Short { term: term.to_owned() });
         }
-        let list = self.by_first.entry(first).or_default();
-        let at = list.partition_point(|(known, _)| known.len() >= small.len());
-        list.insert(at, (small, class));
+        let entry = (small, class);
+        let at = self.sorted.partition_point(|known| *known < entry);
+        self.sorted.insert(at, entry);
         Ok(())
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.by_first.is_empty()
+        self.sorted.is_empty()
     }
 
     pub(crate) fn firsts(&self) -> impl Iterator<Item = u8> {
-        self.by_first.keys().copied()
+        self.sorted.iter().filter_map(|(term, _)| term.first().copied())
     }
 
-    /// The longest term that stands at `start`, which is the beginning of a word.
-    pub(crate) fn at(&self, text: &[u8], start: usize) -> Option<Span> {
-        let list = self.by_first.get(&text.get(start)?.to_ascii_lowercase())?;
-        list.iter().find_map(|(term, class)| {
-            let end = start + term.len();
-            let same = text.get(start..end)?.eq_ignore_ascii_case(term);
-            let free = text.get(end).is_none_or(|byte| !byte.is_ascii_alphanumeric() && *byte < 0x80);
-            (same && free).then_some(Span {
-                start,
-                end,
-                entity: Entity::Custom,
-                class: *class,
-                confidence: 100,
-            })
-        })
+    /// Every term that stands at `start`, which is the beginning of a word; the longest comes last. What is looked at is
+    /// the text as far as some term goes, however many there are.
+    pub(crate) fn each_at(&self, text: &[u8], start: usize, mut found: impl FnMut(Span)) {
+        let small = |at: usize| text.get(start + at).map(u8::to_ascii_lowercase);
+        let free =
+            |end: usize| text.get(end).is_none_or(|byte| !byte.is_ascii_alphanumeric() && *byte < 0x80);
+        // The terms that begin as the text does, as far as it was looked at.
+        let mut left = self.sorted.as_slice();
+        let mut len = 0;
+        loop {
+            let (whole, longer) = left.split_at(left.partition_point(|(term, _)| term.len() == len));
+            let end = start + len;
+            if !whole.is_empty() && free(end) {
+                for (_, class) in whole {
+                    found(Span { start, end, entity: Entity::Custom, class: *class, confidence: 100 });
+                }
+            }
+            left = longer;
+            let (Some((first, _)), Some((last, _))) = (left.first(), left.last()) else { return };
+            let mut common = 0;
+            while let (Some(one), Some(other)) = (first.get(len), last.get(len))
+                && one == other
+            {
+                if small(len) != Some(*one) {
+                    return;
+                }
+                len += 1;
+                common += 1;
+            }
+            if common == 0 {
+                let Some(byte) = small(len) else { return };
+                let from = left.partition_point(|(term, _)| term[len] < byte);
+                let to = left.partition_point(|(term, _)| term[len] <= byte);
+                left = &left[from..to];
+                len += 1;
+            }
+        }
     }
 }
 
@@ -247,11 +278,39 @@ mod tests {
         let mut terms = Terms::default();
         terms.add("Project Heron", DataClass::Internal).unwrap();
         terms.add("project", DataClass::Public).unwrap();
-        let at = |text: &str| terms.at(text.as_bytes(), 0).map(|span| span.end);
+        let at = |text: &str| {
+            let mut longest = None;
+            terms.each_at(text.as_bytes(), 0, |span| longest = Some(span.end));
+            longest
+        };
         assert_eq!(at("PROJECT HERON!"), Some(13));
         assert_eq!(at("Project Herons"), Some(7));
         assert_eq!(at("projects"), None);
         assert!(terms.add("ab", DataClass::Public).is_err());
         assert!(terms.add("  ", DataClass::Public).is_err());
+    }
+
+    #[test]
+    fn every_term_at_a_place_is_found_and_only_these() {
+        let words = ["abc", "abcd", "abd", "ab cd", "ab cd", "b12", "abcd efg"];
+        let mut terms = Terms::default();
+        for word in words {
+            terms.add(word, DataClass::Personal).unwrap();
+        }
+        for text in ["abcd efg", "abc", "abce", "ab cd.", "ABD", "ab", "b12", "z", "", "abcd efgh"] {
+            let mut found = Vec::new();
+            terms.each_at(text.as_bytes(), 0, |span| found.push(span.end));
+            let mut expected: Vec<usize> = words
+                .iter()
+                .filter(|word| {
+                    text.to_ascii_lowercase()
+                        .strip_prefix(**word)
+                        .is_some_and(|rest| !rest.starts_with(|next: char| next.is_ascii_alphanumeric()))
+                })
+                .map(|word| word.len())
+                .collect();
+            expected.sort_unstable();
+            assert_eq!(found, expected, "{text}");
+        }
     }
 }

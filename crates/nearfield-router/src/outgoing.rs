@@ -37,8 +37,8 @@ pub fn survey_request(detector: &Detector, request: &mut Request) -> Survey {
     }
     let mut key = String::new();
     request.visit_strings(&mut |place, text| match look(place, text) {
-        Look::Text => survey.text(detector, None, text),
-        Look::Field => survey.text(detector, Some(key.as_str()).filter(|key| !key.is_empty()), text),
+        Look::Text => survey.json_text(detector, None, text),
+        Look::Field => survey.json_text(detector, Some(key.as_str()).filter(|key| !key.is_empty()), text),
         Look::Key => {
             survey.text(detector, None, text);
             key.clone_from(text);
@@ -66,10 +66,15 @@ pub fn mask_request(
     let mut masker = Masker::new(survey, treatments, key)?;
     let mut failed = None;
     request.visit_strings(&mut |place, text| {
-        if failed.is_some() || matches!(look(place, text), Look::Fixed | Look::Blind) {
+        if failed.is_some() {
             return;
         }
-        match masker.text(text) {
+        let masked = match look(place, text) {
+            Look::Text | Look::Field => masker.json_text(text),
+            Look::Key => masker.text(text),
+            Look::Fixed | Look::Blind => return,
+        };
+        match masked {
             Ok(None) => {}
             Ok(Some(masked)) => *text = masked,
             Err(error) => failed = Some(error),
@@ -83,7 +88,7 @@ pub fn mask_request(
 
 #[cfg(test)]
 mod tests {
-    use nearfield_api::{Content, Message, Part, Role, ToolCall};
+    use nearfield_api::{Content, Message, Part, Role, ToolCall, ToolResult};
     use serde_json::json;
 
     use super::*;
@@ -134,6 +139,27 @@ mod tests {
         let (request, ..) = masked(with_call(r#"{"a":"mail jo\u0040x.org","a":"nothing"}"#));
         let text = format!("{request:?}");
         assert!(!text.contains("u0040") && !text.contains("jo@x.org"), "{text}");
+    }
+
+    #[test]
+    fn json_in_a_tools_result_is_looked_into() {
+        let text = r#"{"rows":[{"mail":"jo\u0040x.org","card":4111111111111111}],"n":1.50}"#;
+        let result = ToolResult {
+            call_id: "call_1".to_owned(),
+            name: None,
+            content: vec![Part::from(Content::Text(text.to_owned()))],
+            is_error: None,
+        };
+        let mut message = Message::new(Role::Tool, text);
+        message.content.push(Part::from(Content::ToolResult(result)));
+        let mut request = Request::new("m", Prompt::Chat(vec![message]));
+        request.extra.insert("note".to_owned(), json!(text));
+        let (request, survey, _) = masked(request);
+        let said = r#"{"rows":[{"mail":"[EMAIL_1]","card":"[CREDIT_CARD_1]"}],"n":1.50}"#;
+        let mut texts = 0;
+        request.clone().visit_strings(&mut |_, text| texts += usize::from(text == said));
+        assert_eq!(texts, 3, "{request:?}");
+        assert!(survey.classes().contains(DataClass::Personal));
     }
 
     #[test]

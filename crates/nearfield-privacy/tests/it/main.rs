@@ -3,5 +3,7 @@
 #![expect(clippy::print_stderr, reason = "a test that is skipped says so")]
 
 mod accuracy;
+mod linear;
 mod masking;
+mod nested;
 mod score;

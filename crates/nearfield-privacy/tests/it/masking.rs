@@ -1,6 +1,8 @@
 //! Masking and restoring, from survey to answer.
 
-use nearfield_privacy::{Detector, HashKey, MaskError, Masker, Restorer, Survey, Treatments};
+use std::sync::Arc;
+
+use nearfield_privacy::{Detector, HashKey, MaskError, Masker, Restorer, Survey, Treatments, Vault};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -78,6 +80,45 @@ fn a_key_that_stands_twice_hides_nothing() {
     let mut masker = Masker::new(&survey, &treatments, None).unwrap();
     let masked = masker.json_text(text).unwrap().unwrap();
     assert!(!masked.contains("a@x.org"), "{masked}");
+}
+
+#[test]
+fn what_is_masked_in_json_leaves_the_rest_as_it_was_written() {
+    let text = r#" { "id" : 12345678901234567890123, "x":"\u00e9", "x":"jo\u0040x.org", "n":[1.50,[]] } "#;
+    let (masked, vault) = json_masked(text, &personal());
+    assert_eq!(masked, text.replace(r"jo\u0040x.org", "[EMAIL_1]"));
+    assert_eq!(vault.restore("[EMAIL_1]", false), "jo@x.org");
+}
+
+#[test]
+fn json_within_json_and_deep_json_hide_nothing() {
+    let inner = json!({"to": "jo@x.org", "n": 1}).to_string().replace('@', "\\u0040");
+    let text = json!([{"body": json!({"again": inner}).to_string()}]).to_string();
+    let (masked, _) = json_masked(&text, &personal());
+    let tree: Value = serde_json::from_str(&masked).unwrap();
+    let body: Value = serde_json::from_str(tree[0]["body"].as_str().unwrap()).unwrap();
+    let again: Value = serde_json::from_str(body["again"].as_str().unwrap()).unwrap();
+    assert_eq!(again, json!({"to": "[EMAIL_1]", "n": 1}));
+    let deep = format!("{}{}{}", "[".repeat(300), r#""jo\u0040x.org""#, "]".repeat(300));
+    let (masked, _) = json_masked(&deep, &personal());
+    assert!(masked.contains("\"[EMAIL_1]\""), "{masked}");
+}
+
+#[test]
+fn one_field_of_json_says_what_another_holds() {
+    let text = r#"{"type":"MRN","value":"4471"}"#;
+    let (masked, _) = json_masked(text, &personal());
+    assert_eq!(masked, r#"{"type":"MRN","value":"[MRN_1]"}"#);
+    let (masked, _) = json_masked(r#"{"type":"MRN","value":44718}"#, &personal());
+    assert_eq!(masked, r#"{"type":"MRN","value":"[MRN_1]"}"#);
+}
+
+fn json_masked(text: &str, treatments: &Treatments) -> (String, Arc<Vault>) {
+    let mut survey = Survey::new();
+    survey.json_text(&Detector::new(), None, text);
+    let mut masker = Masker::new(&survey, treatments, None).unwrap();
+    let masked = masker.json_text(text).unwrap().unwrap_or_else(|| text.to_owned());
+    (masked, masker.finish().unwrap().vault)
 }
 
 #[test]

@@ -102,7 +102,7 @@ impl Example {
         detector: &Detector,
     ) -> Result<(Verdict, Survey), RulesError> {
         let mut survey = Survey::new();
-        survey.text(detector, None, &self.text);
+        survey.json_text(detector, None, &self.text);
         let minute = match &self.time {
             None => 12 * 60,
             Some(time) => minute(time).ok_or_else(|| RulesError::Wrong {
