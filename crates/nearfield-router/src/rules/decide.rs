@@ -140,6 +140,15 @@ pub enum Denial {
         /// The rule.
         rule: String,
     },
+    /// The rule masks, the request cannot be looked into, and nothing else is left.
+    #[error(
+        "the policy's rule \"{rule}\" masks what leaves, and this request has parts that cannot be looked into (pictures, \
+         audio, files, token ids); send it without them"
+    )]
+    CannotMask {
+        /// The rule.
+        rule: String,
+    },
     /// Nothing is left.
     #[error(
         "the policy leaves no backend for this request (class {class}, rule \"{rule}\"); `nearfield policy explain` says why"
@@ -154,7 +163,11 @@ pub enum Denial {
 
 impl From<Denial> for Error {
     fn from(denial: Denial) -> Self {
-        Self::new(ErrorKind::PermissionDenied, denial.to_string()).with_code("policy_forbids")
+        let code = match denial {
+            Denial::CannotMask { .. } => "cannot_mask",
+            _ => "policy_forbids",
+        };
+        Self::new(ErrorKind::PermissionDenied, denial.to_string()).with_code(code)
     }
 }
 
@@ -222,6 +235,7 @@ fn weigh(
         say("rules", format_args!("none applies, so the request stays on this machine"));
     }
     let mut candidates: Vec<String> = Vec::new();
+    let mut blind = false;
     for backend in in_order(rule, backends) {
         match objection(rules, rule, backend, facts) {
             None if candidates.contains(&backend.name) => {}
@@ -229,10 +243,17 @@ fn weigh(
                 say(&backend.name, format_args!("may answer"));
                 candidates.push(backend.name.clone());
             }
-            Some(why) => say(&backend.name, format_args!("may not answer: {why}")),
+            Some(why) => {
+                blind |= why == CANNOT_MASK;
+                say(&backend.name, format_args!("may not answer: {why}"));
+            }
         }
     }
-    let denial = candidates.is_empty().then(|| Denial::Nothing { class, rule: name() });
+    let denial = match (candidates.is_empty(), blind) {
+        (false, _) => None,
+        (true, true) => Some(Denial::CannotMask { rule: name() }),
+        (true, false) => Some(Denial::Nothing { class, rule: name() }),
+    };
     verdict(candidates, denial)
 }
 
@@ -272,6 +293,9 @@ fn objection(
     cloud_objection(rules, rule, backend, facts)
 }
 
+/// Why what cannot be looked into stays where something must be masked.
+const CANNOT_MASK: &str = "the request has parts that cannot be looked into, and the rule masks";
+
 /// Why a request may not leave for a backend.
 fn cloud_objection(
     rules: &Rules,
@@ -305,7 +329,7 @@ fn cloud_objection(
     }
     let own = facts.issued.get(&backend.name).copied().unwrap_or(0);
     if facts.unscannable > own && !rule.treatments().is_empty() {
-        return Some("the request has parts that cannot be looked into, and the rule masks".into());
+        return Some(CANNOT_MASK.into());
     }
     None
 }
