@@ -8,6 +8,7 @@ use nearfield_api::{Error, ErrorKind, Locality};
 use nearfield_privacy::{ClassSet, DataClass, Entity, Treatments};
 
 use super::condition::{Connectivity, Day};
+use super::region::{against_model, hides_its_region};
 use super::{Demand, Escalate, KeyTerms, Rule, Rules, holds};
 use crate::BackendFacts;
 
@@ -326,6 +327,9 @@ fn cloud_objection(
     }
     if holds(&rule.keep_local, facts) {
         return Some("the request holds what the rule keeps on this machine".into());
+    if let Some(why) = region_objection(terms.region.as_deref(), backend, facts.model) {
+        return Some(why);
+    }
     }
     let own = facts.issued.get(&backend.name).copied().unwrap_or(0);
     if facts.unscannable > own && !rule.treatments().is_empty() {
@@ -344,6 +348,26 @@ fn money_objection(backend: &BackendFacts, facts: &Facts<'_>) -> Option<Cow<'sta
         }
         None => return None,
     };
+/// Why a model is answered elsewhere than is declared of its backend. The file was held against the configured models
+/// when it was read; a caller may ask for others where a backend is not limited to some.
+fn region_objection(
+    declared: Option<&str>,
+    backend: &BackendFacts,
+    asked: &str,
+) -> Option<Cow<'static, str>> {
+    let declared = declared?;
+    let model = backend.upstream_model(asked);
+    let against = backend.addresses.iter().find_map(|url| against_model(declared, url, model));
+    if let Some(what) = against {
+        return Some(format!("region `{declared}` is declared, but {what}").into());
+    }
+    let hidden = backend.models.is_none() && hides_its_region(model);
+    hidden.then(|| {
+        format!("region `{declared}` is declared, and the model `{model}` does not say where it is answered")
+            .into()
+    })
+}
+
     if left <= 0.0 {
         return Some("the key's money for this month is spent".into());
     }

@@ -10,6 +10,7 @@ mod decide;
 mod escalate;
 mod examples;
 mod lint;
+mod region;
 
 use std::collections::BTreeMap;
 
@@ -333,16 +334,11 @@ impl<'a> Demand<'a> {
             Self::Baa => terms.baa,
             Self::Dpa => terms.dpa,
             Self::NoTraining => !terms.trains && terms.processor.is_some(),
-            Self::Region(region) => terms.region.as_deref().is_some_and(|own| within(own, region)),
+            Self::Region(region) => terms.region.as_deref().is_some_and(|own| region::lies_in(own, region)),
             Self::Retention(days) => terms.retention_days.is_some_and(|own| own <= *days),
             Self::Processor(name) => terms.processor.as_deref() == Some(name),
         }
     }
-}
-
-/// Whether a region is a wider one or lies in it: `eu-west-1` in `eu`.
-fn within(own: &str, wider: &str) -> bool {
-    own == wider || own.strip_prefix(wider).is_some_and(|rest| rest.starts_with('-'))
 }
 
 fn entity(name: &str, place: &str) -> Result<Entity, RulesError> {

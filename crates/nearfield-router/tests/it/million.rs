@@ -133,7 +133,7 @@ fn draw_backends(draw: &mut Draw) -> Vec<BackendFacts> {
         let locality = if name == "local" || name == "spare" { Locality::Local } else { Locality::Cloud };
         if !draw.chance(8) {
             let models = draw.maybe(4, |draw| owned(draw.some(&MODELS)));
-            backends.push(BackendFacts { name: name.to_owned(), locality, models });
+            backends.push(BackendFacts { models, ..BackendFacts::new(name, locality) });
         }
     }
     backends

@@ -11,13 +11,13 @@ use nearfield_privacy::{DataClass, HashKey};
 use nearfield_providers::{OpenAiCompatible, OpenAiCompatibleOptions};
 use nearfield_router::rules::Rules;
 use nearfield_router::{Policy, PolicyMode};
-use nearfield_server::gateway::{Caller, Gateway};
+use nearfield_server::gateway::{Caller, ConfiguredBackend, Gateway};
 use nearfield_store::{Ledger, Outcome};
 use nearfield_testkit::cloud_server::CloudServer;
 use serde_json::{Value, json};
 
 use crate::scripted::{Play, Script, Scripted, delta, done, finished, hello, refuse, started_as, wait};
-use crate::support::{Setup, chat, gateway, rows};
+use crate::support::{Setup, chat, gateway, of_backends, rows};
 
 /// The rules of these tests stand in JSON, which the same types read.
 fn rules(text: &str) -> Rules {
@@ -189,10 +189,43 @@ async fn what_cannot_be_looked_into_leaves_only_where_nothing_is_masked() {
                 assert!(seen.is_empty(), "{part} left: {seen:?}");
             }
         }
-        let text = server.post("/v1/chat/completions", &crate::support::chat("hello")).await;
+        let text = server.post("/v1/chat/completions", &chat("hello")).await;
         assert_eq!((text.status, cloud.take_seen().len()), (200, 1));
         assert_eq!(server.ended_rows(parts.len() + 1).await.len(), parts.len() + 1);
     }
+}
+
+#[tokio::test]
+async fn a_model_that_is_answered_in_another_region_is_not_asked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let ledger = Ledger::open(folder.path().join("ledger")).await.unwrap();
+    let (far, local) = (Scripted::cloud("far", [piecewise(&["x"])]), Scripted::local([hello()]));
+    let configured = ConfiguredBackend {
+        model_map: [("anywhere".to_owned(), "global.anthropic.claude-haiku-4-5-v1:0".to_owned())].into(),
+        addresses: vec!["https://bedrock-runtime.eu-central-1.amazonaws.com".to_owned()],
+        ..ConfiguredBackend::new(far.clone())
+    };
+    let backends = vec![configured, ConfiguredBackend::new(local)];
+    let rules = rules(
+        r#"{
+        "backend": { "far": { "region": "eu" } },
+        "key": { "k": { "class": "internal" } },
+        "rule": [{ "name": "in the union", "backends": ["far", "local"], "require": ["region:eu"] }]
+    }"#,
+    );
+    let gateway = of_backends(backends, Policy::default(), ledger);
+    let gateway = gateway.with_rules(rules, HashKey::new([3; 32])).unwrap();
+    for (model, backend) in [
+        ("eu.anthropic.claude-haiku-4-5-v1:0", "far"),
+        ("us.anthropic.claude-haiku-4-5-v1:0", "local"),
+        ("global.anthropic.claude-haiku-4-5-v1:0", "local"),
+        ("anywhere", "local"),
+    ] {
+        let request = Request { model: model.to_owned(), ..asking("hello") };
+        let answer = gateway.answer(&Caller::new("k"), request).await.unwrap();
+        assert_eq!(answer.backend, backend, "{model}");
+    }
+    assert_eq!(far.calls(), 1);
 }
 
 #[tokio::test]

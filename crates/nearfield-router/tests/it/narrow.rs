@@ -1,0 +1,95 @@
+//! What narrows a decision beside the rule's own conditions: where a model is answered.
+
+use std::collections::BTreeMap;
+
+use nearfield_api::Locality;
+use nearfield_router::BackendFacts;
+use nearfield_router::rules::{Facts, Rules, Verdict, explain_by_rules};
+
+fn rules(text: &str) -> Rules {
+    let rules: Rules = toml::from_str(text).unwrap();
+    rules.check(&["local", "eu"]).unwrap();
+    rules
+}
+
+fn said(verdict: &Verdict, about: &str) -> String {
+    let steps = verdict.steps.iter().filter(|step| step.about == about);
+    steps.map(|step| step.said.clone()).collect::<Vec<_>>().join("; ")
+}
+
+const BEDROCK: &str = r#"
+[backend.eu]
+region = "eu"
+
+[key.k]
+class = "internal"
+
+[[rule]]
+name = "only in the union"
+backends = ["eu"]
+require = ["region:eu"]
+"#;
+
+fn bedrock(url: &str) -> BackendFacts {
+    BackendFacts {
+        model_map: BTreeMap::from([
+            ("fast".to_owned(), "eu.anthropic.claude-haiku-4-5-v1:0".to_owned()),
+            ("anywhere".to_owned(), "global.anthropic.claude-haiku-4-5-v1:0".to_owned()),
+            ("global.mine".to_owned(), "eu.anthropic.claude-haiku-4-5-v1:0".to_owned()),
+        ]),
+        addresses: vec![url.to_owned()],
+        ..BackendFacts::new("eu", Locality::Cloud)
+    }
+}
+
+#[test]
+fn a_model_that_is_answered_elsewhere_leaves_its_backend_out() {
+    let rules = rules(BEDROCK);
+    let backends = [bedrock("https://bedrock-runtime.eu-central-1.amazonaws.com")];
+    for (model, allowed) in [
+        ("anthropic.claude-haiku-4-5-v1:0", true),
+        ("eu.anthropic.claude-haiku-4-5-v1:0", true),
+        ("fast", true),
+        ("global.mine", true),
+        ("anywhere", false),
+        ("global.anthropic.claude-haiku-4-5-v1:0", false),
+        ("us.anthropic.claude-haiku-4-5-v1:0", false),
+        ("arn:aws:bedrock:us-east-1::foundation-model/anthropic.claude-haiku-4-5-v1:0", false),
+        ("arn:aws:bedrock:eu-central-1:1:application-inference-profile/abc", false),
+    ] {
+        let facts = Facts { key: "k", terms: rules.key_terms("k", None), model, ..Facts::default() };
+        let verdict = explain_by_rules(&rules, &backends, &facts);
+        assert_eq!(!verdict.candidates.is_empty(), allowed, "{model}");
+        if !allowed {
+            let why = said(&verdict, "eu");
+            assert!(
+                why.contains("region `eu` is declared") && why.contains(backends[0].upstream_model(model)),
+                "{why}"
+            );
+        }
+    }
+    // A model that the operator has named is the operator's matter.
+    let named = BackendFacts {
+        models: Some(vec!["arn:aws:bedrock:eu-central-1:1:application-inference-profile/abc".to_owned()]),
+        ..bedrock("https://bedrock-runtime.eu-central-1.amazonaws.com")
+    };
+    let model = named.models.as_ref().unwrap()[0].clone();
+    let facts = Facts { key: "k", terms: rules.key_terms("k", None), model: &model, ..Facts::default() };
+    assert_eq!(explain_by_rules(&rules, &[named], &facts).candidates, ["eu"]);
+    // Elsewhere such names mean nothing.
+    let facts = Facts { key: "k", terms: rules.key_terms("k", None), model: "us.large", ..Facts::default() };
+    let other = [bedrock("https://llm.example.org/v1")];
+    assert_eq!(explain_by_rules(&rules, &other, &facts).candidates, ["eu"]);
+}
+
+#[test]
+fn a_demand_for_the_union_is_not_met_in_london_or_zurich() {
+    for (region, met) in
+        [("eu-west-1", true), ("europe-west4", true), ("eu-west-2", false), ("eu-central-2", false)]
+    {
+        let rules = rules(&BEDROCK.replace("region = \"eu\"", &format!("region = \"{region}\"")));
+        let backends = [BackendFacts::new("eu", Locality::Cloud)];
+        let facts = Facts { key: "k", terms: rules.key_terms("k", None), ..Facts::default() };
+        assert_eq!(!explain_by_rules(&rules, &backends, &facts).candidates.is_empty(), met, "{region}");
+    }
+}
