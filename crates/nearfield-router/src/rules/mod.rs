@@ -356,7 +356,8 @@ fn kinds() -> String {
     classes.chain(["hipaa"]).chain(entities).collect::<Vec<_>>().join(", ")
 }
 
-/// Whether a request holds something that a list of names means.
+/// Whether a request holds something that a list of names means. A class counts as held where detection found something of
+/// it, and where the key's floor or the caller's claim says that the request is of it.
 pub(crate) fn holds(names: &[String], facts: &Facts<'_>) -> bool {
     if names.is_empty() {
         return false;
@@ -367,5 +368,5 @@ pub(crate) fn holds(names: &[String], facts: &Facts<'_>) -> bool {
         .found
         .keys()
         .any(|&entity| treatments.of(entity, entity.class()) != nearfield_privacy::Treatment::Pass);
-    !known || found || facts.classes.iter().any(|class| treatments.hides_class(class))
+    !known || found || facts.all_classes().iter().any(|class| treatments.hides_class(class))
 }

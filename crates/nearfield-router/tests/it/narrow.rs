@@ -1,10 +1,11 @@
-//! What narrows a decision beside the rule's own conditions: where a model is answered.
+//! What narrows a decision beside the rule's own conditions: where a model is answered, what a request counts as.
 
 use std::collections::BTreeMap;
 
 use nearfield_api::Locality;
+use nearfield_privacy::{ClassSet, DataClass};
 use nearfield_router::BackendFacts;
-use nearfield_router::rules::{Facts, Rules, Verdict, explain_by_rules};
+use nearfield_router::rules::{Claim, Denial, Facts, Rules, Verdict, explain_by_rules};
 
 fn rules(text: &str) -> Rules {
     let rules: Rules = toml::from_str(text).unwrap();
@@ -91,5 +92,60 @@ fn a_demand_for_the_union_is_not_met_in_london_or_zurich() {
         let backends = [BackendFacts::new("eu", Locality::Cloud)];
         let facts = Facts { key: "k", terms: rules.key_terms("k", None), ..Facts::default() };
         assert_eq!(!explain_by_rules(&rules, &backends, &facts).candidates.is_empty(), met, "{region}");
+    }
+}
+
+const HELD: &str = r#"
+[backend.eu]
+baa = true
+
+[key.ward]
+class = "health"
+
+[key.desk]
+class = "personal"
+
+[key.lab]
+class = "internal"
+
+[[rule]]
+name = "held"
+when = { class = ["public", "internal", "personal", "health", "secret"] }
+backends = ["local", "eu"]
+LIST = ["CLASS"]
+"#;
+
+fn held(list: &str, class: &str, key: &str, claim: Option<DataClass>, found: Option<DataClass>) -> Verdict {
+    let rules = rules(&HELD.replace("LIST", list).replace("CLASS", class));
+    let backends = [BackendFacts::new("local", Locality::Local), BackendFacts::new("eu", Locality::Cloud)];
+    let claim = Claim { class: claim, ..Claim::default() };
+    let classes = found.map(ClassSet::of).unwrap_or_default();
+    let facts = Facts { key, terms: rules.key_terms(key, None), claim: &claim, classes, ..Facts::default() };
+    explain_by_rules(&rules, &backends, &facts)
+}
+
+#[test]
+fn what_a_key_or_caller_says_a_request_is_counts_as_held() {
+    use DataClass::{Health, Internal, Personal, Secret};
+    for (class, key, claim, found, is_held) in [
+        ("health", "ward", None, None, true),
+        ("health", "lab", Some(Health), None, true),
+        ("health", "lab", None, Some(Health), true),
+        ("health", "desk", None, None, false),
+        ("health", "lab", Some(Personal), Some(Personal), false),
+        // A claim raises; it does not take away what the key says.
+        ("personal", "desk", Some(Health), None, true),
+        ("personal", "desk", None, Some(Secret), true),
+        // A class is itself and not the ones above it.
+        ("personal", "ward", None, None, false),
+        ("internal", "lab", Some(Internal), None, true),
+        ("secret", "lab", Some(Health), Some(Personal), false),
+    ] {
+        let case = format!("{class} {key} {claim:?} {found:?}");
+        let blocked = held("block", class, key, claim, found);
+        assert_eq!(matches!(blocked.denial, Some(Denial::Blocked { .. })), is_held, "{case}");
+        let kept = held("keep_local", class, key, claim, found);
+        let expected: &[&str] = if is_held { &["local"] } else { &["local", "eu"] };
+        assert_eq!(kept.candidates, expected, "{case}");
     }
 }

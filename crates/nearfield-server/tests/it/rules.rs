@@ -229,6 +229,20 @@ async fn a_model_that_is_answered_in_another_region_is_not_asked_for() {
 }
 
 #[tokio::test]
+async fn a_class_that_a_rule_blocks_is_blocked_whoever_says_it() {
+    let blocking = MASKED.replace(r#""mask": ["personal", "health"]"#, r#""block": ["health"]"#);
+    let case = case(&blocking, piecewise(&["x"]), hello()).await;
+    let claim = nearfield_router::rules::Claim { class: Some(DataClass::Health), ..Default::default() };
+    let raised = Caller { claim, ..Caller::new("k") };
+    for caller in [&Caller::new("ward"), &raised] {
+        let denied = ask(&case, caller, asking("hello")).await.unwrap_err();
+        assert_eq!(denied.code.as_deref(), Some("policy_forbids"), "{caller:?}");
+    }
+    assert_eq!(ask(&case, &Caller::new("k"), asking("hello")).await.unwrap().0, "far");
+    assert_eq!((case.far.calls(), case.local.calls()), (1, 0));
+}
+
+#[tokio::test]
 async fn no_attempt_starts_that_the_newest_policy_denies() {
     let slow =
         Script::Play(vec![wait(150), Play::Fail(Error::new(nearfield_api::ErrorKind::Overloaded, "full"))]);
