@@ -54,7 +54,7 @@ pub struct Facts<'a> {
     pub minute: u16,
     /// The local day.
     pub day: Day,
-    /// What is left of the key's month; `None` when it has no limit.
+    /// What is left of the key's month; `None` when it has no limit, or nobody knows.
     pub dollars_left: Option<f64>,
     /// What the request is estimated to cost at each cloud backend whose price is known, by name. `None` when nobody
     /// estimated, as for examples: then a limit only asks whether anything is left.
@@ -82,6 +82,16 @@ impl Facts<'_> {
     /// The request's class.
     pub fn class(&self) -> DataClass {
         self.all_classes().highest()
+    }
+
+    /// Whether the key has a limit of money.
+    fn is_limited(&self) -> bool {
+        self.terms.is_some_and(|terms| terms.dollars_per_month.is_some())
+    }
+
+    /// Whether so many dollars are left of the key's month.
+    pub(super) fn has_left(&self, dollars: f64) -> bool {
+        self.dollars_left.map_or(!self.is_limited(), |left| left >= dollars)
     }
 }
 
@@ -317,6 +327,9 @@ fn cloud_objection(
         return Some(why);
     }
     let terms = rules.terms(&backend.name);
+    if let Some(why) = region_objection(terms.region.as_deref(), backend, facts.model) {
+        return Some(why);
+    }
     if facts.all_classes().contains(DataClass::Health) && !terms.baa {
         return Some("health data goes nowhere without a business associate agreement (baa)".into());
     }
@@ -327,9 +340,6 @@ fn cloud_objection(
     }
     if holds(&rule.keep_local, facts) {
         return Some("the request holds what the rule keeps on this machine".into());
-    if let Some(why) = region_objection(terms.region.as_deref(), backend, facts.model) {
-        return Some(why);
-    }
     }
     let own = facts.issued.get(&backend.name).copied().unwrap_or(0);
     if facts.unscannable > own && !rule.treatments().is_empty() {
@@ -338,16 +348,6 @@ fn cloud_objection(
     None
 }
 
-/// Why a request costs more than its key may spend.
-fn money_objection(backend: &BackendFacts, facts: &Facts<'_>) -> Option<Cow<'static, str>> {
-    let limited = facts.terms.is_some_and(|terms| terms.dollars_per_month.is_some());
-    let left = match facts.dollars_left {
-        Some(left) => left,
-        None if limited => {
-            return Some("the key has a limit of money, and what is left of it is not known".into());
-        }
-        None => return None,
-    };
 /// Why a model is answered elsewhere than is declared of its backend. The file was held against the configured models
 /// when it was read; a caller may ask for others where a backend is not limited to some.
 fn region_objection(
@@ -368,6 +368,15 @@ fn region_objection(
     })
 }
 
+/// Why a request costs more than its key may spend.
+fn money_objection(backend: &BackendFacts, facts: &Facts<'_>) -> Option<Cow<'static, str>> {
+    let left = match facts.dollars_left {
+        Some(left) => left,
+        None if facts.is_limited() => {
+            return Some("the key has a limit of money, and what is left of it is not known".into());
+        }
+        None => return None,
+    };
     if left <= 0.0 {
         return Some("the key's money for this month is spent".into());
     }

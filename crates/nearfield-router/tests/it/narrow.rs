@@ -149,3 +149,39 @@ fn what_a_key_or_caller_says_a_request_is_counts_as_held() {
         assert_eq!(kept.candidates, expected, "{case}");
     }
 }
+
+const MONEY: &str = r#"
+[key.free]
+class = "internal"
+
+[key.metered]
+class = "internal"
+dollars_per_month = 20
+
+[[rule]]
+name = "while there is money"
+when = { dollars_left = 5 }
+backends = ["eu"]
+
+[[rule]]
+name = "else"
+backends = ["local"]
+"#;
+
+#[test]
+fn a_key_without_a_limit_has_any_sum_left() {
+    let rules = rules(MONEY);
+    let backends = [BackendFacts::new("local", Locality::Local), BackendFacts::new("eu", Locality::Cloud)];
+    for (key, left, rule) in [
+        ("free", None, "while there is money"),
+        ("metered", Some(5.0), "while there is money"),
+        ("metered", Some(4.99), "else"),
+        // The ledger cannot say.
+        ("metered", None, "else"),
+        ("nobody", None, "while there is money"),
+    ] {
+        let facts = Facts { key, terms: rules.key_terms(key, None), dollars_left: left, ..Facts::default() };
+        let verdict = explain_by_rules(&rules, &backends, &facts);
+        assert_eq!(verdict.rule.as_deref(), Some(rule), "{key} {left:?}");
+    }
+}
