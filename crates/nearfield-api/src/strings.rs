@@ -47,8 +47,8 @@ pub enum Place {
     Extra,
 }
 
-/// Numbers of so many characters are shown like strings.
-const LONG_NUMBER: usize = 7;
+/// Numbers of so many characters are shown like strings: one figure alone says nothing of anybody.
+const SHORTEST_NUMBER: usize = 2;
 
 /// Sees a string and may change it.
 type Visit<'a> = dyn FnMut(Place, &mut String) + 'a;
@@ -200,24 +200,24 @@ fn extra(fields: &mut Extra, visit: &mut Visit<'_>) {
     object(fields, Place::Extra, visit);
 }
 
-/// Shows the strings and keys of a JSON value to `visit`. Keys come as [`Place::Key`].
+/// Shows the strings, keys and numbers of a JSON value to `visit`. Keys come as [`Place::Key`].
 pub fn visit_value(value: &mut Value, place: Place, visit: &mut Visit<'_>) {
     match value {
         Value::String(text) => visit(place, text),
         Value::Array(items) => items.iter_mut().for_each(|item| visit_value(item, place, visit)),
         Value::Object(map) => object(map, place, visit),
-        // A long number may be an identifier; what replaces it is text.
-        Value::Number(number) if place != Place::ToolDefinition => {
+        // A number may be an identifier, as its key says; what replaces it is text.
+        Value::Number(number) => {
             let before = number.to_string();
             let mut text = before.clone();
-            if before.len() >= LONG_NUMBER {
+            if before.len() >= SHORTEST_NUMBER {
                 visit(place, &mut text);
             }
             if text != before {
                 *value = Value::String(text);
             }
         }
-        Value::Null | Value::Bool(_) | Value::Number(_) => {}
+        Value::Null | Value::Bool(_) => {}
     }
 }
 

@@ -9,6 +9,8 @@ enum Look {
     Text,
     /// As the value of the field whose key came last.
     Field,
+    /// As text, or, where the last key leads to a value of the property that a schema describes, as that property's value.
+    Schema,
     /// As a key.
     Key,
     /// As a name that must stay as it is: what is found in it cannot be masked.
@@ -24,7 +26,60 @@ fn look(place: Place, text: &str) -> Look {
         Place::Media | Place::Opaque => Look::Skip,
         Place::Url | Place::File | Place::Extra if is_data_url(text) => Look::Skip,
         Place::ToolArguments | Place::Extra | Place::Label => Look::Field,
+        Place::ToolDefinition | Place::Format => Look::Schema,
         _ => Look::Text,
+    }
+}
+
+/// Keys behind which a value of the key before them stands.
+const VALUES: [&str; 7] = ["const", "default", "enum", "example", "examples", "value", "values"];
+/// Other keys that describe the key before them.
+const DESCRIPTIONS: [&str; 18] = [
+    "allOf",
+    "anyOf",
+    "description",
+    "exclusiveMaximum",
+    "exclusiveMinimum",
+    "format",
+    "items",
+    "maxItems",
+    "maxLength",
+    "maximum",
+    "minItems",
+    "minLength",
+    "minimum",
+    "multipleOf",
+    "oneOf",
+    "pattern",
+    "title",
+    "type",
+];
+
+/// The keys that came last: what a value stands under says what it is.
+#[derive(Default)]
+struct Keys {
+    last: String,
+    /// The last that names something of the caller's.
+    own: String,
+}
+
+impl Keys {
+    fn note(&mut self, key: &str) {
+        key.clone_into(&mut self.last);
+        if !self.leads_to_a_value() && !DESCRIPTIONS.contains(&key) {
+            key.clone_into(&mut self.own);
+        }
+    }
+
+    fn leads_to_a_value(&self) -> bool {
+        VALUES.contains(&self.last.as_str())
+    }
+
+    /// The name of the field that a value is looked at as; in a schema only where it is a value of a property.
+    fn field(&self, schema: bool) -> Option<&str> {
+        let own = self.leads_to_a_value();
+        let key = if own { &self.own } else { &self.last };
+        Some(key.as_str()).filter(|key| !key.is_empty() && (own || !schema))
     }
 }
 
@@ -45,17 +100,18 @@ pub fn survey_request(detector: &Detector, request: &mut Request) -> Survey {
     if matches!(request.prompt, Prompt::Tokens(_)) {
         survey.unscannable();
     }
-    let mut key = String::new();
+    let mut keys = Keys::default();
     request.visit_strings(&mut |place, text| {
         if is_blind(place, text) {
             survey.unscannable();
         }
         match look(place, text) {
             Look::Text => survey.text(detector, None, text),
-            Look::Field => survey.text(detector, Some(key.as_str()).filter(|key| !key.is_empty()), text),
+            Look::Field => survey.text(detector, keys.field(false), text),
+            Look::Schema => survey.text(detector, keys.field(true), text),
             Look::Key => {
                 survey.text(detector, None, text);
-                key.clone_from(text);
+                keys.note(text);
             }
             Look::Fixed => {
                 if detector.find(text).iter().any(|span| span.class >= DataClass::Personal) {
@@ -98,7 +154,10 @@ pub fn mask_request(
 
 #[cfg(test)]
 mod tests {
-    use nearfield_api::{Content, Media, MediaSource, Message, Part, Role, ToolCall, ToolResult};
+    use nearfield_api::{
+        Content, Function, Media, MediaSource, Message, Part, Role, Tool, ToolCall, ToolResult,
+    };
+    use nearfield_privacy::Entity;
     use serde_json::json;
 
     use super::*;
@@ -142,6 +201,75 @@ mod tests {
             assert!(!text.contains(value), "{value} in {text}");
         }
         assert!(survey.classes().contains(DataClass::Health) && survey.classes().contains(DataClass::Secret));
+    }
+
+    fn found(mut request: Request) -> Vec<Entity> {
+        let survey = survey_request(&Detector::new(), &mut request);
+        survey.counts().keys().copied().filter(|kind| *kind != Entity::Email).collect()
+    }
+
+    #[test]
+    fn numbers_are_what_their_keys_say() {
+        for (arguments, kind) in [
+            (json!({"mrn": 123_456}), Some(Entity::Mrn)),
+            (json!({"patient": {"mrn": 4711}}), Some(Entity::Mrn)),
+            (json!({"mrn": [5, 98_765]}), Some(Entity::Mrn)),
+            (json!({"mrn": {"type": "number", "value": 123_456}}), Some(Entity::Mrn)),
+            (json!({"ssn": 78_051_120}), None),
+            (json!({"ssn": 219_099_999}), Some(Entity::UsSsn)),
+            (json!({"accountNumber": 12_345}), Some(Entity::Account)),
+            (json!({"zip": 90_210}), Some(Entity::ZipCode)),
+            (json!({"age": 93}), Some(Entity::Age)),
+            (json!({"age": 43}), None),
+            (json!({"count": 123_456, "price": 12.99, "ratio": 0.123_456, "year": 2026, "mrn": 7}), None),
+        ] {
+            let kinds: Vec<Entity> = kind.into_iter().collect();
+            assert_eq!(found(with_call(&arguments.to_string())), kinds, "{arguments}");
+            let mut request = Request::new("m", Prompt::Chat(vec![Message::new(Role::User, "hello")]));
+            request.extra.insert("context".to_owned(), arguments.clone());
+            assert_eq!(found(request), kinds, "{arguments}");
+        }
+        let (request, ..) = masked(with_call(r#"{"mrn":123456,"count":123456}"#));
+        assert!(
+            format!("{request:?}").contains(r#"{\"mrn\":\"[MRN_1]\",\"count\":\"[MRN_1]\"}"#),
+            "{request:?}"
+        );
+    }
+
+    fn with_tool(parameters: serde_json::Value) -> Request {
+        let function =
+            Function { name: "look".to_owned(), parameters: Some(parameters), ..Function::default() };
+        let mut request = Request::new("m", Prompt::Chat(vec![Message::new(Role::User, "hello")]));
+        request.tools.push(Tool::Function(function));
+        request
+    }
+
+    #[test]
+    fn numbers_in_schemas_are_what_their_property_says() {
+        for mrn in [
+            json!({"type": "integer", "enum": [123_456, 234_567]}),
+            json!({"type": "integer", "default": 123_456}),
+            json!({"const": 123_456, "type": "integer"}),
+            json!({"anyOf": [{"type": "integer", "examples": [123_456]}]}),
+            json!({"type": "string", "enum": ["123456"]}),
+        ] {
+            let request = with_tool(json!({"type": "object", "properties": {"mrn": mrn}}));
+            assert_eq!(found(request.clone()), [Entity::Mrn], "{mrn}");
+            assert!(!format!("{:?}", masked(request).0).contains("123456"), "{mrn}");
+        }
+        let card = json!({"type": "object", "properties": {"paid": {"default": 4_111_111_111_111_111_u64}}});
+        assert_eq!(found(with_tool(card)), [Entity::CreditCard]);
+    }
+
+    #[test]
+    fn limits_in_schemas_stay_as_they_are() {
+        let limits =
+            [9, 99, 100, 1000, 65_535, 16_777_216, 2_147_483_647, 4_294_967_295, 9_007_199_254_740_991_u64];
+        let account = limits.map(|limit| {
+            json!({"type": "integer", "minimum": 10, "maximum": limit, "maxLength": limit, "multipleOf": 0.01})
+        });
+        let request = with_tool(json!({"type": "object", "properties": {"account": {"anyOf": account}}}));
+        assert_eq!(masked(request.clone()).0, request);
     }
 
     #[test]
