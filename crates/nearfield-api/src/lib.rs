@@ -9,6 +9,7 @@ mod dialect;
 mod error;
 mod event;
 mod fields;
+mod files;
 mod message;
 mod options;
 mod plain;
@@ -32,6 +33,7 @@ pub use backend::{Backend, BackendLoad, EndpointState, EventStream, Locality, Mo
 pub use dialect::{Dialect, Extra};
 pub use error::{Error, ErrorKind};
 pub use event::{EngineFacts, Event, FinishReason, TokenAlternative, TokenLogprob, Work};
+pub use files::{is_data_url, is_encoded};
 pub use message::{
     Content, Media, MediaSource, Message, Opaque, Part, Reasoning, Role, ToolCall, ToolResult,
 };

@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value};
 
+use crate::files::{attached, holds_a_file};
 use crate::json::{JsonLimits, parse_json};
 use crate::{
     Content, Extra, Function, JsonSchema, Media, MediaSource, Opaque, OutputFormat, Part, Prompt, Request,
@@ -30,6 +31,8 @@ pub enum Place {
     Media,
     /// An address of a file.
     Url,
+    /// An id of a file that was uploaded before, or a string of an unknown part that holds or names a file.
+    File,
     /// A value that only its provider understands. A change makes it worthless.
     Opaque,
     /// Ids that tie results to calls, and words of the dialect.
@@ -44,8 +47,8 @@ pub enum Place {
     Extra,
 }
 
-/// Numbers of so many characters are shown like strings.
-const LONG_NUMBER: usize = 7;
+/// Numbers of so many characters are shown like strings: one figure alone says nothing of anybody.
+const SHORTEST_NUMBER: usize = 2;
 
 /// Sees a string and may change it.
 type Visit<'a> = dyn FnMut(Place, &mut String) + 'a;
@@ -60,7 +63,7 @@ impl Request {
                 for message in messages {
                     optional(&mut message.name, Place::Name, visit);
                     message.content.iter_mut().for_each(|part| part_strings(part, Place::Text, visit));
-                    extra(&mut message.extra, visit);
+                    entries(&mut message.extra, attached, visit);
                 }
             }
             Prompt::Text { text, suffix } => {
@@ -143,7 +146,10 @@ fn part_strings(part: &mut Part, place: Place, visit: &mut Visit<'_>) {
             visit(place, &mut reasoning.text);
             opaque(&mut reasoning.opaque, visit);
         }
-        Content::Other(value) => visit_value(value, Place::Extra, visit),
+        Content::Other(value) => {
+            let place = if holds_a_file(value) { Place::File } else { Place::Extra };
+            visit_value(value, place, visit);
+        }
     }
     extra(&mut part.extra, visit);
 }
@@ -153,7 +159,7 @@ fn media_strings(media: &mut Media, place: Place, visit: &mut Visit<'_>) {
         MediaSource::Inline(data) => visit(Place::Media, data),
         MediaSource::Text(text) => visit(place, text),
         MediaSource::Url(url) => visit(Place::Url, url),
-        MediaSource::FileId(id) => visit(Place::Protocol, id),
+        MediaSource::FileId(id) => visit(Place::File, id),
     }
     optional(&mut media.media_type, Place::Protocol, visit);
     optional(&mut media.name, Place::Name, visit);
@@ -194,32 +200,38 @@ fn extra(fields: &mut Extra, visit: &mut Visit<'_>) {
     object(fields, Place::Extra, visit);
 }
 
-/// Shows the strings and keys of a JSON value to `visit`. Keys come as [`Place::Key`].
+/// Shows the strings, keys and numbers of a JSON value to `visit`. Keys come as [`Place::Key`].
 pub fn visit_value(value: &mut Value, place: Place, visit: &mut Visit<'_>) {
     match value {
         Value::String(text) => visit(place, text),
         Value::Array(items) => items.iter_mut().for_each(|item| visit_value(item, place, visit)),
         Value::Object(map) => object(map, place, visit),
-        // A long number may be an identifier; what replaces it is text.
-        Value::Number(number) if place != Place::ToolDefinition => {
+        // A number may be an identifier, as its key says; what replaces it is text.
+        Value::Number(number) => {
             let before = number.to_string();
             let mut text = before.clone();
-            if before.len() >= LONG_NUMBER {
+            if before.len() >= SHORTEST_NUMBER {
                 visit(place, &mut text);
             }
             if text != before {
                 *value = Value::String(text);
             }
         }
-        Value::Null | Value::Bool(_) | Value::Number(_) => {}
+        Value::Null | Value::Bool(_) => {}
     }
 }
 
 fn object(map: &mut Map<String, Value>, place: Place, visit: &mut Visit<'_>) {
+    entries(map, |_| place, visit);
+}
+
+/// Shows the entries of an object, each value at the place that its key says.
+fn entries(map: &mut Map<String, Value>, place: impl Fn(&str) -> Place, visit: &mut Visit<'_>) {
     if map.is_empty() {
         return;
     }
     for (mut key, mut value) in std::mem::take(map) {
+        let place = place(&key);
         visit(Place::Key, &mut key);
         visit_value(&mut value, place, visit);
         map.insert(key, value);

@@ -1,5 +1,7 @@
 //! The decision: a closed, ordered list of the backends that may answer one request.
 
+use std::collections::BTreeMap;
+
 use nearfield_api::{Error, ErrorKind, Locality};
 
 use crate::{Policy, PolicyMode};
@@ -13,9 +15,24 @@ pub struct BackendFacts {
     pub locality: Locality,
     /// The models that the configuration limits it to; `None` when it may be asked for any.
     pub models: Option<Vec<String>>,
+    /// Models that it knows under another name than the one that callers ask for.
+    pub model_map: BTreeMap<String, String>,
+    /// The base addresses to which its requests go; none where that is not known.
+    pub addresses: Vec<String>,
 }
 
 impl BackendFacts {
+    /// A backend that may be asked for any model by its own name.
+    pub fn new(name: impl Into<String>, locality: Locality) -> Self {
+        let (model_map, addresses) = (BTreeMap::new(), Vec::new());
+        Self { name: name.into(), locality, models: None, model_map, addresses }
+    }
+
+    /// The backend's own name of a model.
+    pub fn upstream_model<'a>(&'a self, asked: &'a str) -> &'a str {
+        self.model_map.get(asked).map_or(asked, String::as_str)
+    }
+
     /// Whether it is configured for a model.
     pub fn may_serve(&self, model: &str) -> bool {
         self.models.as_ref().is_none_or(|models| models.iter().any(|name| name == model))
@@ -149,7 +166,7 @@ mod tests {
     use super::*;
 
     fn facts(name: &str, locality: Locality) -> BackendFacts {
-        BackendFacts { name: name.to_owned(), locality, models: None }
+        BackendFacts::new(name, locality)
     }
 
     fn request() -> RequestFacts {
@@ -216,11 +233,10 @@ mod tests {
 
     fn any_backend() -> impl Strategy<Value = BackendFacts> {
         let models = proptest::option::of(proptest::collection::vec("[mx]", 0..3));
-        ("[a-d]", any::<bool>(), models).prop_map(|(name, local, models)| BackendFacts {
+        ("[a-d]", any::<bool>(), models).prop_map(|(name, local, models)| {
+            let locality = if local { Locality::Local } else { Locality::Cloud };
             // The side is part of the name, so that two backends never share one.
-            name: format!("{name}-{local}"),
-            locality: if local { Locality::Local } else { Locality::Cloud },
-            models,
+            BackendFacts { models, ..BackendFacts::new(format!("{name}-{local}"), locality) }
         })
     }
 

@@ -60,7 +60,7 @@ mod tests {
 
     fn reason(mode: PolicyMode, locality: Locality, kind: ErrorKind, after: bool) -> Option<String> {
         let policy = Policy { mode, cloud: Vec::new() };
-        let failed = BackendFacts { name: "b".to_owned(), locality, models: None };
+        let failed = BackendFacts::new("b", locality);
         fallback_reason(&policy, &failed, Failure { kind, after_first_token: after })
     }
 

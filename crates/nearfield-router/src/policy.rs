@@ -150,7 +150,7 @@ mod tests {
     use super::*;
 
     fn facts(name: &str, locality: Locality) -> BackendFacts {
-        BackendFacts { name: name.to_owned(), locality, models: None }
+        BackendFacts::new(name, locality)
     }
 
     #[test]

@@ -20,7 +20,7 @@ mod ruled;
 mod ruling;
 mod seals;
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -78,6 +78,18 @@ pub struct ConfiguredBackend {
     pub models: Option<Vec<String>>,
     /// The provider under which its models stand in the price table. Without it the cost of a cloud answer is unknown.
     pub price_provider: Option<String>,
+    /// Models that it knows under another name than the one that callers ask for.
+    pub model_map: BTreeMap<String, String>,
+    /// The base addresses to which its requests go; none where that is not known.
+    pub addresses: Vec<String>,
+}
+
+impl ConfiguredBackend {
+    /// A backend that may be asked for any model by its own name, and whose prices are not known.
+    pub fn new(backend: Arc<dyn Backend>) -> Self {
+        let (model_map, addresses) = (BTreeMap::new(), Vec::new());
+        Self { backend, models: None, price_provider: None, model_map, addresses }
+    }
 }
 
 /// Who asks.
@@ -415,6 +427,8 @@ fn facts_of(configured: &ConfiguredBackend) -> BackendFacts {
         name: configured.backend.name().to_owned(),
         locality: configured.backend.locality(),
         models: configured.models.clone(),
+        model_map: configured.model_map.clone(),
+        addresses: configured.addresses.clone(),
     }
 }
 

@@ -50,7 +50,7 @@ impl Opened {
         let local = answers_here(&config).then(|| local_backend(hub, engine, allow_paths));
         if let Some(local) = &local {
             let backend: Arc<dyn Backend> = Arc::<LocalBackend>::clone(local);
-            backends.push(ConfiguredBackend { backend, models: None, price_provider: None });
+            backends.push(ConfiguredBackend::new(backend));
         }
         let mut pools = Vec::new();
         for section in &config.backends {
@@ -64,6 +64,8 @@ impl Opened {
                     backend: pool.map_or_else(|| section.build(), Ok)?,
                     models: section.models(),
                     price_provider: section.price_provider(),
+                    model_map: section.model_map().clone(),
+                    addresses: section.addresses(),
                 });
             }
         }

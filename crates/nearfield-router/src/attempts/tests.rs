@@ -4,8 +4,7 @@ use crate::PolicyMode;
 const SECOND: Duration = Duration::from_secs(1);
 
 fn facts(names: &[(&str, Locality)]) -> Vec<BackendFacts> {
-    let one =
-        |&(name, locality): &(&str, Locality)| BackendFacts { name: name.to_owned(), locality, models: None };
+    let one = |&(name, locality): &(&str, Locality)| BackendFacts::new(name, locality);
     names.iter().map(one).collect()
 }
 

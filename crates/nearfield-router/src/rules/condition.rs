@@ -43,7 +43,7 @@ pub struct When {
     pub hours: Option<String>,
     /// Days of the week: `mon` to `sun`.
     pub days: Option<Vec<Day>>,
-    /// At least so many dollars left of the key's month.
+    /// At least so many dollars left of the key's month. A key without a limit has any sum left.
     pub dollars_left: Option<f64>,
     /// At least so many requests waiting for the local engine.
     pub queue_from: Option<u32>,
@@ -138,7 +138,7 @@ impl When {
                     .is_none_or(|hours| span(hours).is_some_and(|span| inside(span, facts.minute))),
             ),
             ("days", self.days.as_ref().is_none_or(|days| days.contains(&facts.day))),
-            ("dollars_left", from(self.dollars_left, facts.dollars_left)),
+            ("dollars_left", self.dollars_left.is_none_or(|least| facts.has_left(least))),
             ("queue", from(self.queue_from.map(f64::from), queue) && to(self.queue_to.map(f64::from), queue)),
             (
                 "free_cache",

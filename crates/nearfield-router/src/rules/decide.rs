@@ -8,6 +8,7 @@ use nearfield_api::{Error, ErrorKind, Locality};
 use nearfield_privacy::{ClassSet, DataClass, Entity, Treatments};
 
 use super::condition::{Connectivity, Day};
+use super::region::{against_model, hides_its_region};
 use super::{Demand, Escalate, KeyTerms, Rule, Rules, holds};
 use crate::BackendFacts;
 
@@ -53,7 +54,7 @@ pub struct Facts<'a> {
     pub minute: u16,
     /// The local day.
     pub day: Day,
-    /// What is left of the key's month; `None` when it has no limit.
+    /// What is left of the key's month; `None` when it has no limit, or nobody knows.
     pub dollars_left: Option<f64>,
     /// What the request is estimated to cost at each cloud backend whose price is known, by name. `None` when nobody
     /// estimated, as for examples: then a limit only asks whether anything is left.
@@ -81,6 +82,16 @@ impl Facts<'_> {
     /// The request's class.
     pub fn class(&self) -> DataClass {
         self.all_classes().highest()
+    }
+
+    /// Whether the key has a limit of money.
+    fn is_limited(&self) -> bool {
+        self.terms.is_some_and(|terms| terms.dollars_per_month.is_some())
+    }
+
+    /// Whether so many dollars are left of the key's month.
+    pub(super) fn has_left(&self, dollars: f64) -> bool {
+        self.dollars_left.map_or(!self.is_limited(), |left| left >= dollars)
     }
 }
 
@@ -140,6 +151,15 @@ pub enum Denial {
         /// The rule.
         rule: String,
     },
+    /// The rule masks, the request cannot be looked into, and nothing else is left.
+    #[error(
+        "the policy's rule \"{rule}\" masks what leaves, and this request has parts that cannot be looked into (pictures, \
+         audio, files, token ids); send it without them"
+    )]
+    CannotMask {
+        /// The rule.
+        rule: String,
+    },
     /// Nothing is left.
     #[error(
         "the policy leaves no backend for this request (class {class}, rule \"{rule}\"); `nearfield policy explain` says why"
@@ -154,7 +174,11 @@ pub enum Denial {
 
 impl From<Denial> for Error {
     fn from(denial: Denial) -> Self {
-        Self::new(ErrorKind::PermissionDenied, denial.to_string()).with_code("policy_forbids")
+        let code = match denial {
+            Denial::CannotMask { .. } => "cannot_mask",
+            _ => "policy_forbids",
+        };
+        Self::new(ErrorKind::PermissionDenied, denial.to_string()).with_code(code)
     }
 }
 
@@ -222,6 +246,7 @@ fn weigh(
         say("rules", format_args!("none applies, so the request stays on this machine"));
     }
     let mut candidates: Vec<String> = Vec::new();
+    let mut blind = false;
     for backend in in_order(rule, backends) {
         match objection(rules, rule, backend, facts) {
             None if candidates.contains(&backend.name) => {}
@@ -229,10 +254,17 @@ fn weigh(
                 say(&backend.name, format_args!("may answer"));
                 candidates.push(backend.name.clone());
             }
-            Some(why) => say(&backend.name, format_args!("may not answer: {why}")),
+            Some(why) => {
+                blind |= why == CANNOT_MASK;
+                say(&backend.name, format_args!("may not answer: {why}"));
+            }
         }
     }
-    let denial = candidates.is_empty().then(|| Denial::Nothing { class, rule: name() });
+    let denial = match (candidates.is_empty(), blind) {
+        (false, _) => None,
+        (true, true) => Some(Denial::CannotMask { rule: name() }),
+        (true, false) => Some(Denial::Nothing { class, rule: name() }),
+    };
     verdict(candidates, denial)
 }
 
@@ -272,6 +304,9 @@ fn objection(
     cloud_objection(rules, rule, backend, facts)
 }
 
+/// Why what cannot be looked into stays where something must be masked.
+const CANNOT_MASK: &str = "the request has parts that cannot be looked into, and the rule masks";
+
 /// Why a request may not leave for a backend.
 fn cloud_objection(
     rules: &Rules,
@@ -292,6 +327,9 @@ fn cloud_objection(
         return Some(why);
     }
     let terms = rules.terms(&backend.name);
+    if let Some(why) = region_objection(terms.region.as_deref(), backend, facts.model) {
+        return Some(why);
+    }
     if facts.all_classes().contains(DataClass::Health) && !terms.baa {
         return Some("health data goes nowhere without a business associate agreement (baa)".into());
     }
@@ -305,17 +343,36 @@ fn cloud_objection(
     }
     let own = facts.issued.get(&backend.name).copied().unwrap_or(0);
     if facts.unscannable > own && !rule.treatments().is_empty() {
-        return Some("the request has parts that cannot be looked into, and the rule masks".into());
+        return Some(CANNOT_MASK.into());
     }
     None
 }
 
+/// Why a model is answered elsewhere than is declared of its backend. The file was held against the configured models
+/// when it was read; a caller may ask for others where a backend is not limited to some.
+fn region_objection(
+    declared: Option<&str>,
+    backend: &BackendFacts,
+    asked: &str,
+) -> Option<Cow<'static, str>> {
+    let declared = declared?;
+    let model = backend.upstream_model(asked);
+    let against = backend.addresses.iter().find_map(|url| against_model(declared, url, model));
+    if let Some(what) = against {
+        return Some(format!("region `{declared}` is declared, but {what}").into());
+    }
+    let hidden = backend.models.is_none() && hides_its_region(model);
+    hidden.then(|| {
+        format!("region `{declared}` is declared, and the model `{model}` does not say where it is answered")
+            .into()
+    })
+}
+
 /// Why a request costs more than its key may spend.
 fn money_objection(backend: &BackendFacts, facts: &Facts<'_>) -> Option<Cow<'static, str>> {
-    let limited = facts.terms.is_some_and(|terms| terms.dollars_per_month.is_some());
     let left = match facts.dollars_left {
         Some(left) => left,
-        None if limited => {
+        None if facts.is_limited() => {
             return Some("the key has a limit of money, and what is left of it is not known".into());
         }
         None => return None,

@@ -2,6 +2,7 @@
 
 use nearfield_privacy::DataClass;
 
+use super::region::{against_address, against_model};
 use super::{Demand, Rules};
 
 /// What is configured of a cloud backend, as far as it says where content goes.
@@ -110,88 +111,11 @@ fn masks_secrets(rule: &super::Rule) -> bool {
         .any(|names| names.iter().any(|name| name == "secret"))
 }
 
-/// Parts of the world, as far as names of regions say them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Area {
-    Eu,
-    Us,
-    Asia,
-    Elsewhere,
-}
-
-fn area(region: &str) -> Option<Area> {
-    let head = region.split(['-', '.', '_']).next().unwrap_or_default().to_ascii_lowercase();
-    let letters = head.trim_end_matches(|letter: char| letter.is_ascii_digit());
-    Some(match letters {
-        "eu" | "europe" | "westeurope" | "northeurope" | "germanywestcentral" | "swedencentral" => Area::Eu,
-        "us" | "usa" | "eastus" | "westus" | "centralus" | "northamerica" => Area::Us,
-        "ap" | "apac" | "asia" | "australia" | "jp" | "au" => Area::Asia,
-        "ca" | "sa" | "me" | "af" | "il" | "mx" | "southamerica" | "africa" => Area::Elsewhere,
-        _ => return None,
-    })
-}
-
 /// What the configuration says against a declared region.
 fn contradictions(region: &str, endpoint: &Endpoint) -> Vec<String> {
-    let mut said = Vec::new();
-    let declared = area(region);
-    let host = host(&endpoint.url);
-    let mut against = |what: String| {
-        said.push(format!("region `{region}` is declared, but {what}; correct one of the two"));
-    };
-    let at =
-        |prefix: &str, suffix: &str| host.strip_prefix(prefix).and_then(|rest| rest.strip_suffix(suffix));
-    let bedrock = at("bedrock-runtime.", ".amazonaws.com").or_else(|| at("bedrock-mantle.", ".api.aws"));
-    if let Some(own) = bedrock {
-        if !agrees(region, own) {
-            against(format!("its endpoint is in {own}"));
-        }
-        for model in &endpoint.models {
-            let name = model.rsplit('/').next().unwrap_or(model);
-            match name.split_once('.').map(|(prefix, _)| prefix) {
-                Some("global") => against(format!("the model `{model}` is answered anywhere in the world")),
-                Some(prefix @ ("us" | "eu" | "apac" | "jp" | "au" | "ca")) if area(prefix) != declared => {
-                    against(format!("the model `{model}` is answered in {prefix}"));
-                }
-                // A profile of an area may leave the one region that was declared.
-                Some(prefix @ ("us" | "eu" | "apac")) if region != prefix && region.contains('-') => {
-                    against(format!("the model `{model}` may be answered in any region of {prefix}"));
-                }
-                _ => {}
-            }
-        }
-    } else if let Some(own) = host.strip_suffix("-aiplatform.googleapis.com") {
-        if !agrees(region, own) {
-            against(format!("its endpoint is in {own}"));
-        }
-    } else if host == "aiplatform.googleapis.com" {
-        let location = endpoint.url.split("/locations/").nth(1).and_then(|rest| rest.split('/').next());
-        match location {
-            None | Some("global") => against("the location `global` is no residency".to_owned()),
-            Some(own) if !agrees(region, own) => against(format!("its location is {own}")),
-            Some(_) => {}
-        }
-    } else if host == "generativelanguage.googleapis.com" {
-        against("this endpoint of Gemini has no region".to_owned());
-    } else if host == "api.openai.com" && declared != Some(Area::Us) {
-        against("api.openai.com is not a regional endpoint".to_owned());
-    } else if let Some(own) = host.strip_suffix(".api.openai.com")
-        && !agrees(region, own)
-    {
-        against(format!("its endpoint is in {own}"));
-    }
-    said
-}
-
-/// Whether an endpoint's region is the declared one, or lies in the declared area.
-fn agrees(declared: &str, own: &str) -> bool {
-    declared == own || (!declared.contains('-') && area(declared).is_some() && area(declared) == area(own))
-}
-
-fn host(url: &str) -> String {
-    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
-    let end = rest.find(['/', ':', '?']).unwrap_or(rest.len());
-    rest[..end].to_ascii_lowercase()
+    let models = endpoint.models.iter().filter_map(|model| against_model(region, &endpoint.url, model));
+    let said = against_address(region, &endpoint.url).into_iter().chain(models);
+    said.map(|what| format!("region `{region}` is declared, but {what}; correct one of the two")).collect()
 }
 
 #[cfg(test)]
@@ -226,6 +150,14 @@ mod tests {
             ("eu", "https://api.openai.com/v1", "m", 1),
             ("eu", "https://eu.api.openai.com/v1", "m", 0),
             ("mars", "https://llm.example.org/v1", "m", 0),
+            // London and Zurich are not in the union.
+            ("eu", "https://bedrock-runtime.eu-west-2.amazonaws.com", "m", 1),
+            ("eu", "https://bedrock-runtime.eu-central-2.amazonaws.com", "m", 1),
+            ("eu-west-2", "https://bedrock-runtime.eu-west-2.amazonaws.com", "m", 0),
+            ("eu", "https://europe-west2-aiplatform.googleapis.com/v1", "m", 1),
+            ("eu", "https://bedrock-runtime-fips.us-east-1.amazonaws.com", "m", 1),
+            ("us", "https://bedrock-runtime-fips.us-east-1.amazonaws.com", "global.m", 1),
+            ("us", "https://aiplatform.eu.rep.googleapis.com/v1", "m", 1),
         ] {
             assert_eq!(failures(region, url, model), count, "{region} {url} {model}");
         }

@@ -10,6 +10,7 @@ mod decide;
 mod escalate;
 mod examples;
 mod lint;
+mod region;
 
 use std::collections::BTreeMap;
 
@@ -333,16 +334,11 @@ impl<'a> Demand<'a> {
             Self::Baa => terms.baa,
             Self::Dpa => terms.dpa,
             Self::NoTraining => !terms.trains && terms.processor.is_some(),
-            Self::Region(region) => terms.region.as_deref().is_some_and(|own| within(own, region)),
+            Self::Region(region) => terms.region.as_deref().is_some_and(|own| region::lies_in(own, region)),
             Self::Retention(days) => terms.retention_days.is_some_and(|own| own <= *days),
             Self::Processor(name) => terms.processor.as_deref() == Some(name),
         }
     }
-}
-
-/// Whether a region is a wider one or lies in it: `eu-west-1` in `eu`.
-fn within(own: &str, wider: &str) -> bool {
-    own == wider || own.strip_prefix(wider).is_some_and(|rest| rest.starts_with('-'))
 }
 
 fn entity(name: &str, place: &str) -> Result<Entity, RulesError> {
@@ -360,7 +356,8 @@ fn kinds() -> String {
     classes.chain(["hipaa"]).chain(entities).collect::<Vec<_>>().join(", ")
 }
 
-/// Whether a request holds something that a list of names means.
+/// Whether a request holds something that a list of names means. A class counts as held where detection found something of
+/// it, and where the key's floor or the caller's claim says that the request is of it.
 pub(crate) fn holds(names: &[String], facts: &Facts<'_>) -> bool {
     if names.is_empty() {
         return false;
@@ -371,5 +368,5 @@ pub(crate) fn holds(names: &[String], facts: &Facts<'_>) -> bool {
         .found
         .keys()
         .any(|&entity| treatments.of(entity, entity.class()) != nearfield_privacy::Treatment::Pass);
-    !known || found || facts.classes.iter().any(|class| treatments.hides_class(class))
+    !known || found || facts.all_classes().iter().any(|class| treatments.hides_class(class))
 }

@@ -204,7 +204,7 @@ expect_rule = "no work at night for the website"
 
 pub(crate) fn backends() -> Vec<BackendFacts> {
     [("local", Locality::Local), ("eu", Locality::Cloud), ("hospital", Locality::Cloud)]
-        .map(|(name, locality)| BackendFacts { name: name.to_owned(), locality, models: None })
+        .map(|(name, locality)| BackendFacts::new(name, locality))
         .into()
 }
 

@@ -133,7 +133,7 @@ fn draw_backends(draw: &mut Draw) -> Vec<BackendFacts> {
         let locality = if name == "local" || name == "spare" { Locality::Local } else { Locality::Cloud };
         if !draw.chance(8) {
             let models = draw.maybe(4, |draw| owned(draw.some(&MODELS)));
-            backends.push(BackendFacts { name: name.to_owned(), locality, models });
+            backends.push(BackendFacts { models, ..BackendFacts::new(name, locality) });
         }
     }
     backends
@@ -233,7 +233,10 @@ fn check(rules: &Rules, backends: &[BackendFacts], facts: &Facts<'_>, verdict: &
         seen.masked += usize::from(masks);
         for name in &rule.keep_local {
             let inside = match name.as_str() {
-                "personal" | "secret" => facts.classes.iter().any(|class| class.as_str() == name),
+                "personal" | "secret" => {
+                    let said = [floor, facts.claim.class].into_iter().flatten();
+                    said.chain(facts.classes.iter()).any(|class| class.as_str() == name)
+                }
                 "hipaa" => facts.found.keys().any(|entity| entity.hipaa()),
                 kind => facts.found.keys().any(|entity| entity.as_str() == kind),
             };

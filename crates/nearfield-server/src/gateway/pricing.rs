@@ -1,8 +1,9 @@
 //! What an answer cost, and what it would have cost elsewhere.
 
 use jiff::Timestamp;
-use nearfield_api::{Locality, Usage, Work};
+use nearfield_api::{Function, Locality, OutputFormat, Request, Tool, Usage, Work};
 use nearfield_store::{Counterfactual, NanoDollars, Prices, Tariff};
+use serde_json::Value;
 
 /// Tokens of an answer whose length nobody bounds, when its price is estimated beforehand.
 const LIKELY_ANSWER: u64 = 1024;
@@ -41,6 +42,23 @@ impl Pricing {
         }
     }
 
+    /// The most that a request may cost at a cloud backend which calls its model `model`: of a prompt of so many tokens, the
+    /// definitions that come with it, and every choice at its full length.
+    pub(super) fn most(
+        &self,
+        seller: &Seller,
+        model: &str,
+        request: &Request,
+        prompt_tokens: u64,
+    ) -> Option<NanoDollars> {
+        let thought = request.reasoning.budget_tokens.map_or(0, u64::from);
+        let answer = request.max_tokens.map_or(LIKELY_ANSWER.saturating_add(thought), u64::from);
+        let output = answer.saturating_mul(u64::from(request.choices.max(1)));
+        let input = prompt_tokens.saturating_add(definition_bytes(request).div_ceil(4));
+        let usage = Usage { input, output, ..Usage::NONE };
+        self.cost(seller, model, &usage, None).map(|(cost, _)| cost)
+    }
+
     /// What a request may cost at a cloud backend, from the size of its prompt and the most tokens of its answer.
     pub(super) fn estimate(
         &self,
@@ -59,4 +77,28 @@ impl Pricing {
         let priced = self.prices.cost(&self.reference, usage, Timestamp::now())?;
         Some(Counterfactual { price: priced.price, cost: priced.cost })
     }
+}
+
+/// Bytes of what comes with a prompt and is read with it: tools, and the schema of the answer.
+fn definition_bytes(request: &Request) -> u64 {
+    let size = |value: &Value| value.to_string().len();
+    let text = |text: &Option<String>| text.as_ref().map_or(0, String::len);
+    let tools: usize = request
+        .tools
+        .iter()
+        .map(|tool| match tool {
+            Tool::Function(Function { name, description, parameters, .. }) => {
+                name.len() + text(description) + parameters.as_ref().map_or(0, size)
+            }
+            Tool::Other(value) => size(value),
+            _ => 0,
+        })
+        .sum();
+    let format = match &request.format {
+        Some(OutputFormat::JsonSchema(schema)) => {
+            text(&schema.name) + text(&schema.description) + size(&schema.schema)
+        }
+        _ => 0,
+    };
+    tools.saturating_add(format) as u64
 }

@@ -59,8 +59,8 @@ impl Gateway {
         if ruled.limit(caller).is_some() {
             month = self.budgets.month(&self.ledger, &caller.key_id, &now).await;
             for (own, facts) in self.backends.iter().zip(&self.facts) {
-                let seller = seller(own, facts);
-                let cost = self.pricing.estimate(&seller, &request.model, tokens, request.max_tokens);
+                let (seller, model) = (seller(own, facts), facts.upstream_model(&request.model));
+                let cost = self.pricing.most(&seller, model, request, tokens);
                 if let Some(cost) = cost.filter(|_| facts.locality == Locality::Cloud) {
                     estimates.insert(facts.name.clone(), cost.dollars());
                 }

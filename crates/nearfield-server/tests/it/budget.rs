@@ -5,15 +5,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
-use nearfield_api::{Backend, BackendLoad, Message, Prompt, Request, Role};
+use nearfield_api::{
+    Backend, BackendLoad, Function, JsonSchema, Message, OutputFormat, Prompt, Request, Role, Tool,
+};
 use nearfield_privacy::HashKey;
 use nearfield_router::Policy;
 use nearfield_router::rules::Rules;
-use nearfield_server::gateway::{Caller, Gateway};
+use nearfield_server::gateway::{Caller, ConfiguredBackend, Gateway};
 use nearfield_store::{Ledger, NanoDollars};
 
 use crate::scripted::{Script, Scripted, cloud_hello, hello, wait};
-use crate::support::{gateway, rows};
+use crate::support::{gateway, of_backends, rows};
 
 /// A thousand tokens of an answer by this model cost more than half of the key's month.
 const LIMITED: &str = r#"{
@@ -66,6 +68,79 @@ async fn a_month_is_not_spent_twice() {
     assert_eq!(reserved.iter().filter(|reserved| **reserved).count(), 2, "{rows:?}");
     assert!(rows.iter().filter_map(|row| row.reserved.zip(row.cost)).all(|(most, cost)| cost < most));
     assert!(rows.iter().any(|row| row.reason.starts_with("much left")), "{rows:?}");
+}
+
+/// The same key where only the cloud may answer.
+const ONLY_FAR: &str = r#"{
+    "key": { "k": { "class": "internal", "dollars_per_month": 0.002 } },
+    "rule": [{ "name": "far", "backends": ["far"] }]
+}"#;
+
+/// A gateway whose cloud calls `fast` by the name that has a price.
+async fn mapped(folder: &Path) -> (Ledger, Gateway) {
+    let ledger = Ledger::open(folder.join("ledger")).await.unwrap();
+    let far = ConfiguredBackend {
+        models: Some(vec!["fast".to_owned(), "gpt-5.4-nano".to_owned()]),
+        price_provider: Some("openai".to_owned()),
+        model_map: [("fast".to_owned(), "gpt-5.4-nano".to_owned())].into(),
+        ..ConfiguredBackend::new(Scripted::cloud("far", [cloud_hello()]))
+    };
+    let rules: Rules = serde_json::from_str(ONLY_FAR).unwrap();
+    let gateway = of_backends(vec![far], Policy::default(), ledger.clone());
+    (ledger, gateway.with_rules(rules, HashKey::new([3; 32])).unwrap())
+}
+
+#[tokio::test]
+async fn all_that_a_request_may_cost_is_set_aside() {
+    let folder = tempfile::tempdir().unwrap();
+    let (ledger, gateway) = mapped(folder.path()).await;
+    let plain = |model: &str| {
+        let mut request = Request::new(model, Prompt::Chat(vec![Message::new(Role::User, "hello")]));
+        request.max_tokens = Some(600);
+        request
+    };
+    let function = |description: String| {
+        Tool::Function(Function {
+            name: "f".to_owned(),
+            description: Some(description),
+            ..Function::default()
+        })
+    };
+    let schema = |description: String| {
+        let schema = serde_json::json!({ "type": "object", "description": description });
+        Some(OutputFormat::JsonSchema(JsonSchema { schema, ..JsonSchema::default() }))
+    };
+    let long = || "word ".repeat(6000);
+    for (what, request, leaves) in [
+        ("a mapped model", plain("fast"), true),
+        ("two choices", Request { choices: 2, ..plain("fast") }, true),
+        ("three choices", Request { choices: 3, ..plain("fast") }, false),
+        ("a short tool", Request { tools: vec![function("adds".to_owned())], ..plain("fast") }, true),
+        ("a long tool", Request { tools: vec![function(long())], ..plain("fast") }, false),
+        ("a long unknown tool", Request { tools: vec![Tool::Other(long().into())], ..plain("fast") }, false),
+        ("a long schema", Request { format: schema(long()), ..plain("fast") }, false),
+        ("the model by its own name", plain("gpt-5.4-nano"), true),
+    ] {
+        let answered = match gateway.answer(&Caller::new("k"), request).await {
+            Ok(mut answer) => {
+                while let Some(event) = answer.events.next().await {
+                    event.unwrap();
+                }
+                true
+            }
+            Err(error) => {
+                assert_eq!(error.code.as_deref(), Some("policy_forbids"), "{what}");
+                false
+            }
+        };
+        assert_eq!(answered, leaves, "{what}");
+    }
+    let rows = rows(&ledger).await;
+    let reserved = |at: usize| rows[at].reserved.unwrap().dollars();
+    // A prompt of two tokens, and 600 tokens of an answer; the same twice.
+    let one = 2.0 * 0.2e-6 + 600.0 * 1.25e-6;
+    assert!((reserved(0) - one).abs() < 1e-9, "{}", reserved(0));
+    assert!((reserved(1) - one - 600.0 * 1.25e-6).abs() < 1e-9, "{}", reserved(1));
 }
 
 #[tokio::test]

@@ -138,11 +138,10 @@ async fn each_candidate_gets_the_request_as_it_was_asked() {
 async fn with_models(models: &[&str], policy: Policy) -> Result<Gateway, PolicyError> {
     let folder = tempfile::tempdir().unwrap();
     let limited = ConfiguredBackend {
-        backend: Scripted::cloud("far", [cloud_hello()]),
         models: Some(models.iter().map(|&name| name.to_owned()).collect()),
-        price_provider: None,
+        ..ConfiguredBackend::new(Scripted::cloud("far", [cloud_hello()]))
     };
-    let here = ConfiguredBackend { backend: Scripted::local([hello()]), models: None, price_provider: None };
+    let here = ConfiguredBackend::new(Scripted::local([hello()]));
     Gateway::new(GatewayOptions {
         backends: vec![limited, here],
         policy,

@@ -8,13 +8,16 @@ use nearfield_api::{
     TokenAlternative, TokenLogprob,
 };
 use nearfield_privacy::{DataClass, HashKey};
+use nearfield_providers::{OpenAiCompatible, OpenAiCompatibleOptions};
 use nearfield_router::rules::Rules;
 use nearfield_router::{Policy, PolicyMode};
-use nearfield_server::gateway::{Caller, Gateway};
+use nearfield_server::gateway::{Caller, ConfiguredBackend, Gateway};
 use nearfield_store::{Ledger, Outcome};
+use nearfield_testkit::cloud_server::CloudServer;
+use serde_json::{Value, json};
 
 use crate::scripted::{Play, Script, Scripted, delta, done, finished, hello, refuse, started_as, wait};
-use crate::support::{Setup, chat, gateway, rows};
+use crate::support::{Setup, chat, gateway, of_backends, rows};
 
 /// The rules of these tests stand in JSON, which the same types read.
 fn rules(text: &str) -> Rules {
@@ -142,6 +145,101 @@ async fn what_the_rules_do_not_let_leave_reaches_no_cloud() {
     let rows = rows(&case.ledger).await;
     assert_eq!(rows.len(), 6);
     assert_eq!(rows.iter().filter(|row| row.outcome != Some(Outcome::Done)).count(), 1);
+}
+
+/// Two rules for one cloud: one masks, one does not, and no other backend is named.
+const PICTURES: &str = r#"{
+    "key": { "env": { "class": "internal", "purpose": "PURPOSE" } },
+    "rule": [
+        { "name": "masked", "when": { "purpose": ["masked"] }, "backends": ["far"], "mask": ["personal"] },
+        { "name": "plain", "backends": ["far"] }
+    ]
+}"#;
+
+#[tokio::test]
+async fn what_cannot_be_looked_into_leaves_only_where_nothing_is_masked() {
+    let cloud = CloudServer::start().await.unwrap();
+    let options = OpenAiCompatibleOptions::new("far", cloud.base_url());
+    let far = Arc::new(OpenAiCompatible::new(options).unwrap());
+    let parts = [
+        json!({"type": "image_url", "image_url": {"url": "https://host.example/scan.png"}}),
+        json!({"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw0KGgo="}}),
+        json!({"type": "input_audio", "input_audio": {"data": "UklGRg==", "format": "wav"}}),
+        json!({"type": "file", "file": {"file_id": "file-abc123"}}),
+        json!({"type": "file", "file": {"file_data": "data:application/pdf;base64,JVBERi0=", "filename": "a.pdf"}}),
+        json!({"type": "video_url", "video_url": {"url": "https://host.example/visit.mp4"}}),
+    ];
+    let body = |part: &Value| {
+        json!({ "model": "m", "messages": [{ "role": "user", "content":
+            [{ "type": "text", "text": "what is this?" }, part] }] })
+    };
+    for (purpose, leaves) in [("masked", false), ("none", true)] {
+        let mut setup = Setup::new(PolicyMode::PreferLocal, vec![far.clone()]);
+        setup.rules = Some((rules(&PICTURES.replace("PURPOSE", purpose)), HashKey::new([3; 32])));
+        let server = setup.start().await;
+        for part in &parts {
+            let reply = server.post("/v1/chat/completions", &body(part)).await;
+            let seen = cloud.take_seen();
+            if leaves {
+                assert_eq!(reply.status, 200, "{part} {reply:?}");
+                let sent: Value = serde_json::from_slice(&seen[0].body).unwrap();
+                assert_eq!(&sent["messages"][0]["content"][1], part);
+            } else {
+                assert_eq!((reply.status, &reply.error()["code"]), (403, &json!("cannot_mask")), "{part}");
+                assert!(seen.is_empty(), "{part} left: {seen:?}");
+            }
+        }
+        let text = server.post("/v1/chat/completions", &chat("hello")).await;
+        assert_eq!((text.status, cloud.take_seen().len()), (200, 1));
+        assert_eq!(server.ended_rows(parts.len() + 1).await.len(), parts.len() + 1);
+    }
+}
+
+#[tokio::test]
+async fn a_model_that_is_answered_in_another_region_is_not_asked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let ledger = Ledger::open(folder.path().join("ledger")).await.unwrap();
+    let (far, local) = (Scripted::cloud("far", [piecewise(&["x"])]), Scripted::local([hello()]));
+    let configured = ConfiguredBackend {
+        model_map: [("anywhere".to_owned(), "global.anthropic.claude-haiku-4-5-v1:0".to_owned())].into(),
+        addresses: vec!["https://bedrock-runtime.eu-central-1.amazonaws.com".to_owned()],
+        ..ConfiguredBackend::new(far.clone())
+    };
+    let backends = vec![configured, ConfiguredBackend::new(local)];
+    let rules = rules(
+        r#"{
+        "backend": { "far": { "region": "eu" } },
+        "key": { "k": { "class": "internal" } },
+        "rule": [{ "name": "in the union", "backends": ["far", "local"], "require": ["region:eu"] }]
+    }"#,
+    );
+    let gateway = of_backends(backends, Policy::default(), ledger);
+    let gateway = gateway.with_rules(rules, HashKey::new([3; 32])).unwrap();
+    for (model, backend) in [
+        ("eu.anthropic.claude-haiku-4-5-v1:0", "far"),
+        ("us.anthropic.claude-haiku-4-5-v1:0", "local"),
+        ("global.anthropic.claude-haiku-4-5-v1:0", "local"),
+        ("anywhere", "local"),
+    ] {
+        let request = Request { model: model.to_owned(), ..asking("hello") };
+        let answer = gateway.answer(&Caller::new("k"), request).await.unwrap();
+        assert_eq!(answer.backend, backend, "{model}");
+    }
+    assert_eq!(far.calls(), 1);
+}
+
+#[tokio::test]
+async fn a_class_that_a_rule_blocks_is_blocked_whoever_says_it() {
+    let blocking = MASKED.replace(r#""mask": ["personal", "health"]"#, r#""block": ["health"]"#);
+    let case = case(&blocking, piecewise(&["x"]), hello()).await;
+    let claim = nearfield_router::rules::Claim { class: Some(DataClass::Health), ..Default::default() };
+    let raised = Caller { claim, ..Caller::new("k") };
+    for caller in [&Caller::new("ward"), &raised] {
+        let denied = ask(&case, caller, asking("hello")).await.unwrap_err();
+        assert_eq!(denied.code.as_deref(), Some("policy_forbids"), "{caller:?}");
+    }
+    assert_eq!(ask(&case, &Caller::new("k"), asking("hello")).await.unwrap().0, "far");
+    assert_eq!((case.far.calls(), case.local.calls()), (1, 0));
 }
 
 #[tokio::test]

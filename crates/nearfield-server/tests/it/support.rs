@@ -92,10 +92,17 @@ pub(crate) fn resilient(
     ledger: Ledger,
     resilience: Resilience,
 ) -> Gateway {
-    let configured =
-        |backend| ConfiguredBackend { backend, models: None, price_provider: Some("openai".to_owned()) };
+    let configured = |backend| {
+        let price_provider = Some("openai".to_owned());
+        ConfiguredBackend { price_provider, ..ConfiguredBackend::new(backend) }
+    };
+    of_backends(backends.into_iter().map(configured).collect(), policy, ledger).with_resilience(resilience)
+}
+
+/// A gateway of backends as they are configured.
+pub(crate) fn of_backends(backends: Vec<ConfiguredBackend>, policy: Policy, ledger: Ledger) -> Gateway {
     Gateway::new(GatewayOptions {
-        backends: backends.into_iter().map(configured).collect(),
+        backends,
         policy,
         ledger,
         prices: Prices::built_in().unwrap(),
@@ -104,7 +111,6 @@ pub(crate) fn resilient(
         cache_domains: CacheDomains::new([("team", ["joined_1", "joined_2"])]).unwrap(),
     })
     .unwrap()
-    .with_resilience(resilience)
 }
 
 pub(crate) struct Running {

@@ -1,7 +1,7 @@
 //! The sections `[backend.NAME]`.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-
 use std::sync::Arc;
 
 use nearfield_api::Backend;
@@ -59,18 +59,28 @@ impl BackendConfig {
 
     /// Where its requests go, for the policy's lint.
     pub(super) fn endpoints(&self) -> Vec<nearfield_router::rules::Endpoint> {
-        let model_map = match &self.settings {
-            Settings::Compatible(settings) => &settings.model_map,
-            Settings::Cloud(_, settings) => &settings.model_map,
-        };
-        let mut models = self.models().unwrap_or_default();
-        models.extend(model_map.values().cloned());
+        let map = self.model_map();
+        let models: Vec<String> = self
+            .models()
+            .unwrap_or_default()
+            .into_iter()
+            .map(|asked| map.get(&asked).cloned().unwrap_or(asked))
+            .collect();
         let endpoint =
             |url| nearfield_router::rules::Endpoint { name: self.name.clone(), url, models: models.clone() };
-        self.urls().into_iter().map(endpoint).collect()
+        self.addresses().into_iter().map(endpoint).collect()
     }
 
-    fn urls(&self) -> Vec<String> {
+    /// Models that it knows under another name than the one that callers ask for.
+    pub(crate) fn model_map(&self) -> &BTreeMap<String, String> {
+        match &self.settings {
+            Settings::Compatible(settings) => &settings.model_map,
+            Settings::Cloud(_, settings) => &settings.model_map,
+        }
+    }
+
+    /// The base addresses to which its requests go.
+    pub(crate) fn addresses(&self) -> Vec<String> {
         match &self.settings {
             Settings::Compatible(settings) => settings.base_urls(),
             Settings::Cloud(kind, settings) => vec![settings.address(*kind)],
@@ -89,7 +99,7 @@ impl BackendConfig {
             Some(proxy) if !nearfield_providers::is_loopback_url(&own) => proxy.clone(),
             _ => own,
         };
-        self.urls().into_iter().map(hop).collect()
+        self.addresses().into_iter().map(hop).collect()
     }
 
     /// Whether Unix sockets lead to it.

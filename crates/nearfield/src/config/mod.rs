@@ -119,8 +119,10 @@ impl Config {
             name: backend.name.clone(),
             locality: if backend.is_behind_sockets() { Locality::Local } else { Locality::Cloud },
             models: backend.models(),
+            model_map: backend.model_map().clone(),
+            addresses: backend.addresses(),
         });
-        let local = BackendFacts { name: LOCAL_BACKEND.to_owned(), locality: Locality::Local, models: None };
+        let local = BackendFacts::new(LOCAL_BACKEND, Locality::Local);
         std::iter::once(local).chain(cloud).collect()
     }
 }

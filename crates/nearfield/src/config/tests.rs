@@ -73,6 +73,9 @@ fn every_setting_is_read() {
     let names: Vec<_> = config.backends.iter().map(|backend| backend.name.as_str()).collect();
     assert_eq!(names, ["zeta", "alpha"], "the order of the file");
     assert_eq!(config.backends[0].models().unwrap(), ["our-name"]);
+    let facts = &config.facts()[1];
+    assert_eq!(facts.upstream_model("our-name"), "their-name");
+    assert_eq!(facts.addresses, ["https://zeta.example/v1"]);
     assert_eq!(config.backends[0].price_provider().as_deref(), Some("zeta-cloud"));
     let error = config.backends[0].build().err().unwrap().to_string();
     assert!(error.starts_with("/etc/nearfield.toml:30: backend `zeta`: key: /etc/zeta.key: "), "{error}");
