@@ -10,6 +10,8 @@ mod fit;
 mod models;
 #[cfg(target_os = "linux")]
 mod offline;
+#[cfg(target_os = "linux")]
+mod reload;
 mod run;
 mod serve;
 mod support;
