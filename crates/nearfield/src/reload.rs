@@ -33,8 +33,8 @@ const PERIOD: Duration = Duration::from_millis(500);
 pub(crate) fn ask(folder: &Path) -> Result<()> {
     if !somebody_listens(folder)? {
         bail!(
-            "no server with a policy file runs on the data folder {}, so nothing is read again; `nearfield serve` reads \
-             it when it starts",
+            "no server with a policy file or a pool runs on the data folder {}, so nothing is read again; `nearfield \
+             serve` reads everything when it starts",
             folder.display()
         );
     }

@@ -10,6 +10,7 @@ mod fit;
 mod models;
 #[cfg(target_os = "linux")]
 mod offline;
+mod policy;
 #[cfg(target_os = "linux")]
 mod reload;
 mod run;

@@ -212,7 +212,7 @@ fn who_asks_for_a_reload_where_no_server_runs_is_told() {
     case.serving.child.wait().unwrap();
     let done = case.reload();
     let error = done.error(1);
-    assert!(error.contains("no server") && error.contains("nearfield serve"), "{error}");
+    assert!(error.contains("no server") && error.contains("`nearfield serve`"), "{error}");
 
     // A server that has no policy file does not listen either.
     let plain = case.home.write("plain.toml", "");
@@ -220,4 +220,26 @@ fn who_asks_for_a_reload_where_no_server_runs_is_told() {
     assert!(case.reload().error(1).contains("no server"));
     let done = case.home.run(&["policy", "reload", "--config", &plain]);
     assert!(done.error(2).contains("names no policy file"), "{done:?}");
+}
+
+#[test]
+fn pools_are_read_again_without_a_policy_file() {
+    let home = Home::new();
+    let base_url = provider();
+    let write = |drain: bool| {
+        let text = format!(
+            "[policy]\nmode = \"cloud-only\"\n[backend.farm]\nkind = \"openai-compatible\"\n\
+             endpoints = [{{ base_url = \"{base_url}\", drain = {drain} }}]\n[attempts]\nretries = 0\n"
+        );
+        home.write("pool.toml", text)
+    };
+    let config = write(false);
+    let serving = home.serve(&["--config", &config]);
+    let body = json!({ "model": "m", "messages": [{ "role": "user", "content": "hello" }] }).to_string();
+    let status = || serving.exchange("POST", "/v1/chat/completions", Some(KEY), &body).0;
+    assert_eq!(status(), 200);
+    write(true);
+    let done = home.run(&["policy", "reload", "--config", &config]);
+    assert!(done.code == 0 && done.stdout.contains("drains of its pools"), "{done:?}");
+    soon("the only endpoint is drained", || status() == 503);
 }
