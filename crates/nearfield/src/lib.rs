@@ -15,6 +15,7 @@ mod folders;
 mod gateway;
 mod logging;
 mod output;
+mod panics;
 mod prompt;
 mod reload;
 mod signals;

@@ -6,6 +6,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::folders::variable;
 use crate::output::Style;
+use crate::panics;
 
 /// How much is logged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,6 +57,7 @@ pub(crate) fn start(level: Level) {
         .with_target(false);
     // Only a second start in the same process fails, and then the first one's settings hold.
     let _ = subscriber.try_init();
+    panics::keep_quotes_back();
 }
 
 #[cfg(test)]

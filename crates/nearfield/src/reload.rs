@@ -1,13 +1,13 @@
 //! A running server's policy file and the weights of its pools, read again when it is told to: by SIGHUP, or by `nearfield policy reload`, which
 //! leaves a mark in the data folder. Every change leaves a line in an append-only record.
 
-use std::fs::{self, OpenOptions};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use jiff::Timestamp;
 use nearfield_api::Backend as _;
 use nearfield_privacy::HashKey;
@@ -19,6 +19,9 @@ use crate::config::{Config, ConfigError, RulesFile};
 
 /// The mark of `nearfield policy reload`.
 const MARK: &str = "policy.reload";
+/// Locked, together, by all servers of the data folder that look for the mark. The system lets go of it when they end,
+/// however they end.
+const LISTENERS: &str = "policy.listeners";
 /// What the record says of a change that the mark asked for.
 const BY_MARK: &str = "nearfield policy reload";
 /// The key of pseudonyms.
@@ -26,13 +29,44 @@ const HASH_KEY: &str = "policy.key";
 /// How often the mark is looked for.
 const PERIOD: Duration = Duration::from_millis(500);
 
-/// Asks the server of a data folder to read its policy file again.
+/// Asks the servers of a data folder to read their policy file again.
 pub(crate) fn ask(folder: &Path) -> Result<()> {
+    if !somebody_listens(folder)? {
+        bail!(
+            "no server with a policy file or a pool runs on the data folder {}, so nothing is read again; `nearfield \
+             serve` reads everything when it starts",
+            folder.display()
+        );
+    }
     let path = folder.join(MARK);
-    let text = Timestamp::now().to_string();
-    fs::create_dir_all(folder)
-        .and_then(|()| fs::write(&path, text))
-        .with_context(|| format!("cannot write {}", path.display()))
+    fs::write(&path, Timestamp::now().to_string()).with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// Whether a server holds the lock.
+fn somebody_listens(folder: &Path) -> Result<bool> {
+    let path = folder.join(LISTENERS);
+    let failed = || format!("cannot lock {}", path.display());
+    let file = match File::open(&path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
+        Err(error) => return Err(error).with_context(failed),
+    };
+    match file.try_lock() {
+        Ok(()) => Ok(false),
+        Err(TryLockError::WouldBlock) => Ok(true),
+        Err(TryLockError::Error(error)) => Err(error).with_context(failed),
+    }
+}
+
+/// Holds the lock as long as the file is there.
+fn listen(folder: &Path) -> Result<File> {
+    let path = folder.join(LISTENERS);
+    let mut options = OpenOptions::new();
+    options.create(true).truncate(false).write(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let file = options.open(&path).and_then(|file| file.lock_shared().map(|()| file));
+    file.with_context(|| format!("cannot lock {}", path.display()))
 }
 
 /// The key of pseudonyms: made once, readable by its owner only.
@@ -127,10 +161,13 @@ pub(crate) fn watch(folder: PathBuf, again: Again, gateway: &Arc<Gateway>) -> Re
     let weak = Arc::downgrade(gateway);
     let mark = folder.join(MARK);
     let mut seen = stamp(&mark);
+    let listening =
+        (again.rules.is_some() || !again.pools.is_empty()).then(|| listen(&folder)).transpose()?;
     #[cfg(unix)]
     let mut hangup = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup())
         .context("cannot listen for SIGHUP")?;
     tokio::spawn(async move {
+        let _listening = listening;
         let mut period = tokio::time::interval(PERIOD);
         loop {
             #[cfg(unix)]

@@ -7,6 +7,7 @@ use serde::Deserialize;
 
 use super::condition::{Connectivity, Day};
 use super::decide::{Claim, Facts, Verdict, explain_by_rules};
+use super::lint::NO_MEASURE;
 use super::{Rules, RulesError};
 use crate::BackendFacts;
 
@@ -34,19 +35,21 @@ pub struct Example {
     pub claim: Option<DataClass>,
     /// The backends that the caller narrows itself to.
     pub want: Option<Vec<String>>,
+    /// Whether the caller wants the answer from this machine only.
+    pub local_only: bool,
     /// Tokens; an estimate from the text when absent.
     pub tokens: Option<u64>,
     /// Whether tools come with it.
     pub tools: bool,
-    /// How complex it is.
+    /// How complex it is. No measure of it is on, so this decides nothing, and its outcome says so.
     pub complexity: Option<f64>,
     /// Images and the like.
     pub unscannable: usize,
-    /// Local time, `14:30`.
+    /// Local time, `14:30`; noon when absent.
     pub time: Option<String>,
-    /// Local day.
+    /// Local day; Monday when absent.
     pub day: Option<Day>,
-    /// Dollars left of the key's month.
+    /// Dollars left of the key's month; all of them when absent. A key without a limit has none to count.
     pub dollars_left: Option<f64>,
     /// Requests that wait for the local engine.
     pub queued: u32,
@@ -73,6 +76,8 @@ pub struct ExampleOutcome {
     pub name: String,
     /// What differs from what was expected, in words; empty when nothing does.
     pub differences: Vec<String>,
+    /// What it sets and no decision looks at, in words.
+    pub warnings: Vec<String>,
     /// The decision.
     pub verdict: Verdict,
 }
@@ -110,24 +115,26 @@ impl Example {
                 why: "`time` is written as 14:30".to_owned(),
             })?,
         };
-        let claim = Claim { class: self.claim, backends: self.want.clone(), local_only: false };
+        let claim = Claim { class: self.claim, backends: self.want.clone(), local_only: self.local_only };
+        let terms = rules.key_terms(&self.key, None);
         let counts: BTreeMap<_, _> = survey.counts().clone();
         let facts = Facts {
             key: &self.key,
             key_name: None,
-            terms: rules.key_terms(&self.key, None),
+            terms,
             claim: &claim,
             model: &self.model,
             tokens: self.tokens.unwrap_or(self.text.len().div_ceil(4) as u64),
             tools: self.tools,
-            complexity: self.complexity,
+            // As in the server, which does not measure it.
+            complexity: None,
             classes: survey.classes(),
             found: &counts,
             unscannable: self.unscannable,
             issued: &BTreeMap::new(),
             minute,
             day: self.day.unwrap_or(Day::Mon),
-            dollars_left: self.dollars_left,
+            dollars_left: limit(rules, &self.key).map(|limit| self.dollars_left.unwrap_or(limit)),
             estimates: None,
             queued: self.queued,
             free_cache: self.free_cache,
@@ -136,6 +143,26 @@ impl Example {
         };
         Ok((explain_by_rules(rules, backends, &facts), survey))
     }
+
+    /// What it sets and no decision looks at, neither here nor in the server.
+    fn warnings(&self, rules: &Rules) -> Vec<String> {
+        let mut warnings = Vec::new();
+        if self.complexity.is_some() {
+            warnings.push(format!("`complexity` is left out of account: {NO_MEASURE}"));
+        }
+        if self.dollars_left.is_some() && limit(rules, &self.key).is_none() {
+            warnings.push(format!(
+                "`dollars_left` is left out of account: the key `{}` has no `dollars_per_month`",
+                self.key
+            ));
+        }
+        warnings
+    }
+}
+
+/// The dollars that a key may spend in a month.
+fn limit(rules: &Rules, key: &str) -> Option<f64> {
+    rules.key_terms(key, None)?.dollars_per_month
 }
 
 fn outcome(
@@ -182,7 +209,8 @@ fn outcome(
             differences.push(format!("expected {} to be masked, masked {}", list(&expected), list(&sorted)));
         }
     }
-    Ok(ExampleOutcome { name: example.name.clone(), differences, verdict })
+    let warnings = example.warnings(rules);
+    Ok(ExampleOutcome { name: example.name.clone(), differences, warnings, verdict })
 }
 
 fn list(names: &[String]) -> String {

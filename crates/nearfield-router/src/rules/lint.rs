@@ -118,6 +118,23 @@ fn contradictions(region: &str, endpoint: &Endpoint) -> Vec<String> {
     said.map(|what| format!("region `{region}` is declared, but {what}; correct one of the two")).collect()
 }
 
+/// Why nothing is known of complexity.
+pub(super) const NO_MEASURE: &str =
+    "no measure of complexity is on, since routing by it was no better than by prompt length";
+
+impl Rules {
+    /// Rules that can never apply, because they ask for what no server measures.
+    pub fn never_applying(&self) -> Vec<Finding> {
+        let asks = |rule: &super::Rule| rule.when.complexity_from.or(rule.when.complexity_to).is_some();
+        let finding = |(at, rule): (usize, &super::Rule)| Finding {
+            severity: Severity::Warning,
+            place: rule.place(at),
+            said: format!("never applies: {NO_MEASURE} (`nearfield route eval`); take `complexity` out"),
+        };
+        self.rule.iter().enumerate().filter(|(_, rule)| asks(rule)).map(finding).collect()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

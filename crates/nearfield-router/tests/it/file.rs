@@ -144,24 +144,24 @@ expect = ["local"]
 expect_rule = "credentials never leave"
 
 [[example]]
-name = "hard and paid"
-key = "desk"
+name = "how hard it is nobody measures"
+key = "metered"
 text = "Prove it."
 complexity = 0.9
 dollars_left = 20
-expect = ["eu", "local"]
+expect = ["local", "eu"]
+expect_rule = "everything else starts here"
 
 [[example]]
-name = "nobody knows what is left"
+name = "a month that begins"
 key = "metered"
 text = "Prove it."
-expect = ["local"]
+expect = ["local", "eu"]
 
 [[example]]
 name = "the month is spent"
 key = "metered"
 text = "Prove it."
-complexity = 0.9
 dollars_left = 0
 expect = ["local"]
 
@@ -229,6 +229,35 @@ fn examples_come_out_as_expected() {
             steps.join("\n")
         );
     }
+}
+
+#[test]
+fn what_no_server_measures_is_said() {
+    let never = rules().never_applying();
+    assert_eq!(never.len(), 1, "{never:?}");
+    assert_eq!(never[0].place, "rule 5 (hard questions go to the cloud first)");
+    assert!(never[0].severity == Severity::Warning && never[0].said.starts_with("never applies: "));
+    let text = r#"
+        [[example]]
+        key = "metered"
+        complexity = 0.9
+        dollars_left = 3
+        [[example]]
+        key = "desk"
+        dollars_left = 3
+        [[example]]
+        key = "desk"
+        local_only = true
+        expect = ["local"]
+    "#;
+    let examples: Examples = toml::from_str(text).unwrap();
+    let outcomes = check_examples(&rules(), &backends(), &examples).unwrap();
+    let warned: Vec<Vec<bool>> = outcomes
+        .iter()
+        .map(|outcome| outcome.warnings.iter().map(|said| said.contains("`complexity`")).collect())
+        .collect();
+    assert_eq!(warned, [vec![true], vec![false], vec![]], "{outcomes:?}");
+    assert!(outcomes[2].differences.is_empty(), "{outcomes:?}");
 }
 
 #[test]

@@ -120,7 +120,7 @@ impl Command {
             Self::Bench(command) => Box::pin(command.run(app)).await,
             Self::Eval(command) => Box::pin(command.run(app)).await,
             Self::Synth(command) => command.run(app),
-            Self::Policy(command) => command.run(app),
+            Self::Policy(command) => Box::pin(command.run(app)).await,
             Self::Route(command) => command.run(app),
             Self::Keys(command) => command.run(app),
             Self::Ledger(command) => Box::pin(command.run(app)).await,

@@ -1,12 +1,13 @@
 //! `nearfield policy`.
 
+mod explain;
+
 use std::fs;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, bail};
 use clap::{Args, Subcommand};
-use nearfield_privacy::DataClass;
-use nearfield_router::rules::{Example, Examples, Severity, Verdict, check_examples};
+use nearfield_router::rules::{ExampleOutcome, Examples, Severity, check_examples};
 use serde_json::json;
 
 use super::options::ConfigArgs;
@@ -30,7 +31,7 @@ pub(crate) struct PolicyCommand {
 #[derive(Debug, Subcommand)]
 enum Action {
     Check(CheckCommand),
-    Explain(ExplainCommand),
+    Explain(explain::ExplainCommand),
     Test(TestCommand),
     Reload(ReloadCommand),
 }
@@ -39,34 +40,6 @@ enum Action {
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  nearfield policy check --config nearfield.toml")]
 struct CheckCommand {
-    /// Print a JSON object
-    #[arg(long)]
-    json: bool,
-
-    #[command(flatten)]
-    config: ConfigArgs,
-}
-
-/// Say where a request would go, and why; nothing is sent
-#[derive(Debug, Args)]
-#[command(after_help = "Example:\n  nearfield policy explain --key desk \"Answer jo@example.org\"")]
-struct ExplainCommand {
-    /// The prompt
-    #[arg(value_name = "TEXT")]
-    text: String,
-
-    /// The key's name or id, as in the policy file
-    #[arg(long, value_name = "KEY", default_value = "cli")]
-    key: String,
-
-    /// The model
-    #[arg(long, value_name = "MODEL", default_value = "")]
-    model: String,
-
-    /// The class that the caller claims: public, internal, personal, health or secret
-    #[arg(long, value_name = "CLASS", value_parser = class)]
-    claim: Option<DataClass>,
-
     /// Print a JSON object
     #[arg(long)]
     json: bool,
@@ -99,37 +72,46 @@ struct ReloadCommand {
     config: ConfigArgs,
 }
 
-fn class(name: &str) -> Result<DataClass, String> {
-    DataClass::from_name(name)
-        .ok_or_else(|| "known are public, internal, personal, health, secret".to_owned())
-}
-
 impl PolicyCommand {
-    pub(crate) fn run(self, app: &App) -> Result<()> {
+    pub(crate) async fn run(self, app: &App) -> Result<()> {
         let mut stdout = Stdout::new();
         match self.action {
             Action::Check(command) => check(&rules(&command.config)?, command.json, &mut stdout),
-            Action::Explain(command) => command.run(&mut stdout),
+            Action::Explain(command) => Box::pin(command.run(app, &mut stdout)).await,
             Action::Test(command) => command.run(&mut stdout),
-            Action::Reload(command) => {
-                // A file that cannot be used is said here, where somebody reads it.
-                let file = rules(&command.config)?;
-                reload::ask(app.data_folder())?;
-                stdout.line(&format!(
-                    "a running server reads {} within a second (hash {})",
-                    file.path().display(),
-                    file.rules.hash()
-                ))
-            }
+            Action::Reload(command) => command.run(app, &mut stdout),
         }
     }
 }
 
+impl ReloadCommand {
+    fn run(self, app: &App, stdout: &mut Stdout) -> Result<()> {
+        // A file that cannot be used is said here, where somebody reads it.
+        let config = self.config.load()?;
+        let pools = config.backends.iter().any(|backend| !backend.pool_endpoints().is_empty());
+        let Some(file) = config.rules else {
+            if !pools {
+                return Err(no_file());
+            }
+            reload::ask(app.data_folder())?;
+            return stdout.line("a running server reads the weights and drains of its pools within a second");
+        };
+        reload::ask(app.data_folder())?;
+        stdout.line(&format!(
+            "a running server reads {} within a second (hash {})",
+            file.path().display(),
+            file.rules.hash()
+        ))
+    }
+}
+
 fn rules(config: &ConfigArgs) -> Result<RulesFile> {
-    config.load()?.rules.ok_or_else(|| {
-        let problem = "the configuration names no policy file; write file = \"policy.toml\" under [policy]";
-        UsageError(problem.to_owned()).into()
-    })
+    config.load()?.rules.ok_or_else(no_file)
+}
+
+fn no_file() -> anyhow::Error {
+    let problem = "the configuration names no policy file; write file = \"policy.toml\" under [policy]";
+    UsageError(problem.to_owned()).into()
 }
 
 fn check(file: &RulesFile, json: bool, stdout: &mut Stdout) -> Result<()> {
@@ -158,39 +140,6 @@ fn listed(names: &[String]) -> String {
     if names.is_empty() { "none".to_owned() } else { names.join(", ") }
 }
 
-impl ExplainCommand {
-    fn run(self, stdout: &mut Stdout) -> Result<()> {
-        let file = rules(&self.config)?;
-        let example = Example {
-            key: self.key,
-            model: self.model,
-            text: self.text,
-            claim: self.claim,
-            ..Example::default()
-        };
-        let (verdict, survey) = example.decide(&file.rules, file.backends(), &file.rules.detector()?)?;
-        let Verdict { candidates, rule, class, steps, treatments, retention, .. } = &verdict;
-        let masked: Vec<String> = survey
-            .counts()
-            .keys()
-            .filter(|&&entity| treatments.of(entity, entity.class()) != nearfield_privacy::Treatment::Pass)
-            .map(ToString::to_string)
-            .collect();
-        if self.json {
-            let steps: Vec<String> = steps.iter().map(ToString::to_string).collect();
-            return stdout.json(&json!({
-                "candidates": candidates, "rule": rule, "class": class, "masked": masked,
-                "retention": retention, "policy_hash": file.rules.hash(), "steps": steps,
-            }));
-        }
-        for step in steps {
-            stdout.line(&step.to_string())?;
-        }
-        stdout.line(&format!("masked before it leaves: {}", listed(&masked)))?;
-        stdout.line(&format!("candidates: {}", listed(candidates)))
-    }
-}
-
 impl TestCommand {
     fn run(self, stdout: &mut Stdout) -> Result<()> {
         let file = rules(&self.config)?;
@@ -213,18 +162,13 @@ impl TestCommand {
                     json!({
                         "name": outcome.name, "candidates": outcome.verdict.candidates,
                         "rule": outcome.verdict.rule, "differences": outcome.differences,
+                        "warnings": outcome.warnings,
                     })
                 })
                 .collect();
             stdout.json(&json!({ "examples": list, "failed": failed }))?;
         } else {
-            for outcome in &outcomes {
-                let state = if outcome.differences.is_empty() { "ok" } else { "DIFFERS" };
-                stdout.line(&format!("{state}: {}", outcome.name))?;
-                for difference in &outcome.differences {
-                    stdout.line(&format!("  {difference}"))?;
-                }
-            }
+            outcomes.iter().try_for_each(|outcome| show(outcome, stdout))?;
         }
         if failed > 0 {
             bail!("{failed} of {} examples came out differently", outcomes.len());
@@ -235,4 +179,14 @@ impl TestCommand {
             stdout.line(&format!("{} examples came out as expected", outcomes.len()))
         }
     }
+}
+
+/// One example's lines.
+fn show(outcome: &ExampleOutcome, stdout: &mut Stdout) -> Result<()> {
+    let state = if outcome.differences.is_empty() { "ok" } else { "DIFFERS" };
+    stdout.line(&format!("{state}: {}", outcome.name))?;
+    for difference in &outcome.differences {
+        stdout.line(&format!("  {difference}"))?;
+    }
+    outcome.warnings.iter().try_for_each(|warning| stdout.line(&format!("  warning: {warning}")))
 }

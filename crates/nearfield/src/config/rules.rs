@@ -6,7 +6,7 @@ use nearfield_router::BackendFacts;
 use nearfield_router::rules::{Endpoint, Finding, Rules, Severity, lint};
 
 use super::error::{ConfigError, Source};
-use super::{Config, read};
+use super::{Config, LOCAL_BACKEND, read};
 
 /// A policy file, checked against the configured backends, and what is needed to read it again.
 #[derive(Clone, Debug)]
@@ -21,7 +21,10 @@ pub(crate) struct RulesFile {
 impl RulesFile {
     pub(super) fn load(path: PathBuf, config: &Config) -> Result<Self, ConfigError> {
         let endpoints = config.backends.iter().flat_map(super::BackendConfig::endpoints).collect();
-        let mut file = Self { path, backends: config.facts(), endpoints, rules: Rules::default() };
+        let mut backends = config.facts();
+        // A rule that names an engine that is switched off is a mistake that the server would not start with.
+        backends.retain(|backend| config.local.enabled || backend.name != LOCAL_BACKEND);
+        let mut file = Self { path, backends, endpoints, rules: Rules::default() };
         file.rules = file.read_again()?;
         Ok(file)
     }
@@ -54,6 +57,8 @@ impl RulesFile {
 
     /// What is allowed in it and yet not wise.
     pub(crate) fn warnings(&self) -> Vec<Finding> {
-        lint(&self.rules, &self.endpoints)
+        let mut findings = self.rules.never_applying();
+        findings.extend(lint(&self.rules, &self.endpoints));
+        findings
     }
 }

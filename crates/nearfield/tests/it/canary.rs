@@ -255,7 +255,8 @@ fn nothing_private_is_written_down() {
     nothing_of(&NOWHERE, metrics.as_bytes(), "/metrics");
     nothing_of(&[MODEL], metrics.as_bytes(), "/metrics, whose labels are configured names");
 
-    // Ended without warning in the middle of an answer: by the system, and by a fault of its own.
+    // Ended without warning in the middle of an answer: killed, and aborted. Panics, which a server outlives, are in
+    // `src/panics/tests.rs`.
     let mut server = Some(server);
     for signal in ["KILL", "ABRT"] {
         let running = server.take().unwrap();

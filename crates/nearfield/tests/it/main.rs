@@ -10,6 +10,9 @@ mod fit;
 mod models;
 #[cfg(target_os = "linux")]
 mod offline;
+mod policy;
+#[cfg(target_os = "linux")]
+mod reload;
 mod run;
 mod serve;
 mod support;

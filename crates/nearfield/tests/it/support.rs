@@ -2,13 +2,13 @@
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read, Write as _};
-use std::net::TcpStream;
+use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
 use std::sync::LazyLock;
 
 use nearfield_testkit::tiny_model::tiny_model;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 /// The key of the servers that tests start.
@@ -112,10 +112,24 @@ impl Home {
 
     /// The same with variables of the environment.
     pub(crate) fn serve_with(&self, arguments: &[&str], variables: &[(&str, &str)]) -> Serving {
-        let all = [&["serve", "--port", "0", "--json", "-q"], arguments].concat();
+        self.start(&[&["-q"], arguments].concat(), variables, Stdio::inherit())
+    }
+
+    /// The same with its log in a file.
+    pub(crate) fn serve_logged(
+        &self,
+        arguments: &[&str],
+        variables: &[(&str, &str)],
+        log: fs::File,
+    ) -> Serving {
+        self.start(arguments, variables, log.into())
+    }
+
+    fn start(&self, arguments: &[&str], variables: &[(&str, &str)], log: Stdio) -> Serving {
+        let all = [&["serve", "--port", "0", "--json"], arguments].concat();
         let mut command = self.command(&all);
-        command.env("NEARFIELD_API_KEY", KEY).envs(variables.iter().copied()).stdout(Stdio::piped());
-        let mut child = command.spawn().unwrap();
+        command.env("NEARFIELD_API_KEY", KEY).envs(variables.iter().copied());
+        let mut child = command.stdout(Stdio::piped()).stderr(log).spawn().unwrap();
         let mut stdout = BufReader::new(child.stdout.take().unwrap());
         let mut line = String::new();
         stdout.read_line(&mut line).unwrap();
@@ -171,6 +185,42 @@ pub(crate) fn read_request(stream: impl Read) -> String {
     let mut body = vec![0; length];
     reader.read_exact(&mut body).unwrap();
     text + &String::from_utf8(body).unwrap()
+}
+
+/// A provider that answers everything. Gives its base address.
+pub(crate) fn provider() -> String {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let base_url = format!("http://{}/v1", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        while let Ok((mut stream, _)) = listener.accept() {
+            read_request(&stream);
+            let usage = json!({ "prompt_tokens": 9, "completion_tokens": 3, "total_tokens": 12 });
+            let message = json!({ "role": "assistant", "content": "from away" });
+            let choice = json!({ "index": 0, "message": message, "finish_reason": "stop" });
+            let body = json!({ "id": "c", "object": "chat.completion", "created": 1, "model": "m",
+                               "choices": [choice], "usage": usage })
+            .to_string();
+            let length = body.len();
+            let reply = format!(
+                "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\
+                 Connection: close\r\n\r\n{body}"
+            );
+            // Whoever asked may have gone.
+            let _ = stream.write_all(reply.as_bytes());
+        }
+    });
+    base_url
+}
+
+/// A configuration with that provider as `away`, no engine here, and the policy file `policy.toml`.
+pub(crate) fn ruled(home: &Home, base_url: &str) -> String {
+    home.write(
+        "nearfield.toml",
+        format!(
+            "[policy]\nfile = \"policy.toml\"\n[local]\nenabled = false\n[attempts]\nretries = 0\n[backend.away]\n\
+             kind = \"openai-compatible\"\nbase_url = \"{base_url}\"\nkey = \"env:AWAY_KEY\"\n"
+        ),
+    )
 }
 
 impl Drop for Serving {
