@@ -5,6 +5,7 @@
 mod attempts;
 mod backends;
 mod budget;
+mod claims;
 mod cloud_faults;
 mod fallback;
 mod guard;

@@ -42,7 +42,7 @@ backends = ["local"]
 
 [[rule]]
 name = "little money"
-when = { dollars_left = 15 }
+when = { key = ["metered"], dollars_left = 15 }
 backends = ["away"]
 
 [[rule]]
