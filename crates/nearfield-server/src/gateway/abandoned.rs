@@ -3,7 +3,6 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use nearfield_api::{Locality, Usage, Work};
@@ -116,15 +115,18 @@ impl Abandoned {
             self.row.end_attempt_at(lane.position, end);
         }
         let (usage, end) = self.ended(&last, Outcome::Cancelled);
-        self.row.finish(Some(end), End { usage: Some(usage), ..End::bare(Outcome::Cancelled) });
+        self.row.finish(Some(end), End { usage, ..End::bare(Outcome::Cancelled) });
     }
 
-    fn ended(&self, lane: &Left, outcome: Outcome) -> (Usage, AttemptEnd) {
+    /// What an attempt took, where anything came of it; of the rest nobody knows what it cost.
+    fn ended(&self, lane: &Left, outcome: Outcome) -> (Option<Usage>, AttemptEnd) {
         let output = lane.pieces.load(Ordering::Relaxed);
         let usage = Usage { input: self.prompt_tokens, output, measured: false, ..Usage::NONE };
-        let busy: Duration = lane.began.elapsed();
-        let work = Work { busy, ..Work::default() };
-        let (cost, price) = self.pricing.cost(&lane.seller, &self.model, &usage, Some(&work)).unzip();
-        (usage, AttemptEnd { outcome, usage: Some(usage), cost, price })
+        let usage = (output > 0).then_some(usage);
+        let work = Work { busy: lane.began.elapsed(), ..Work::default() };
+        let priced =
+            usage.and_then(|usage| self.pricing.cost(&lane.seller, &self.model, &usage, Some(&work)));
+        let (cost, price) = priced.unzip();
+        (usage, AttemptEnd { outcome, usage, cost, price })
     }
 }

@@ -161,7 +161,7 @@ async fn server(folder: &Path) -> (SocketAddr, Ledger) {
     let ledger = Ledger::open(data.join("ledger")).await.unwrap();
     let backends = [("here", Locality::Local), ("away", Locality::Cloud)].map(|(name, locality)| {
         let backend: Arc<dyn Backend> = Arc::new(Faulty { name, locality });
-        ConfiguredBackend { backend, models: None, price_provider: None }
+        ConfiguredBackend::new(backend)
     });
     let gateway = Gateway::new(GatewayOptions {
         backends: backends.into(),

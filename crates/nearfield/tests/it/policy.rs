@@ -110,7 +110,7 @@ fn check_fails_where_the_declared_region_is_not_the_endpoints() {
     };
     for (declared, backend, code, said) in [
         ("eu", bedrock("eu.anthropic.claude-sonnet-5-v1:0"), 0, ""),
-        ("eu", bedrock("us.anthropic.claude-sonnet-5-v1:0"), 2, "is answered in us"),
+        ("eu", bedrock("us.anthropic.claude-sonnet-5-v1:0"), 2, "any region of us"),
         ("eu", bedrock("global.anthropic.claude-sonnet-5-v1:0"), 2, "anywhere in the world"),
         ("us", bedrock("anthropic.claude-sonnet-5-v1:0"), 2, "its endpoint is in eu-central-1"),
         ("eu", vertex("europe-west4"), 0, ""),
