@@ -16,11 +16,6 @@ use crate::metadata::rustc_says;
 /// Where `cargo xtask dist` leaves flags for this program as the compiler's wrapper, with [`BETWEEN`] between them.
 const FLAGS: &str = "NEARFIELD_PROFILE_FLAGS";
 const BETWEEN: &str = "\u{1f}";
-/// Notes too when a function ran first.
-const TIMES: &str = "-Cllvm-args=-pgo-temporal-instrumentation";
-/// Has the linker lay out functions as they followed one another in the load: a request that comes alone finds the caches
-/// cold, and reads fewer pages so.
-const ORDER: &str = "-Clink-arg=-Wl,--no-warn-symbol-ordering,--symbol-ordering-file=";
 /// How code with a profile is laid out: what follows on what side by side, what never ran in another section.
 const LAYOUT: [&str; 2] =
     ["-Cllvm-args=-enable-ext-tsp-block-placement", "-Cllvm-args=-enable-split-machine-functions"];
@@ -47,14 +42,11 @@ pub(crate) fn build() -> Result<String> {
         fs::remove_dir_all(&folder).with_context(|| format!("cannot remove {}", folder.display()))?;
     }
     let (counts, profile) = (folder.join("counts"), folder.join("merged.profdata"));
-    let order = folder.join("order");
-    let flags = [flag("-Cprofile-generate=", &counts), TIMES.into()];
-    let counting = compile(root, &folder.join("counting"), &flags)?;
+    let counting = compile(root, &folder.join("counting"), &[flag("-Cprofile-generate=", &counts)])?;
     let load = root.join("bench/gateway/beside.py");
     run(Command::new("python3").arg(load).arg("--train").arg(&counting).current_dir(root))?;
-    run(Command::new(&merge).arg("merge").arg("-o").arg(&profile).arg(&counts))?;
-    run(Command::new(&merge).arg("order").arg("-o").arg(&order).arg(&profile))?;
-    let mut flags = vec![flag("-Cprofile-use=", &profile), flag(ORDER, &order)];
+    run(Command::new(merge).arg("merge").arg("-o").arg(&profile).arg(&counts))?;
+    let mut flags = vec![flag("-Cprofile-use=", &profile)];
     flags.extend(LAYOUT.map(OsString::from));
     let built = compile(root, &folder.join("built"), &flags)?;
     let shipped = root.join("target/dist").join(program_name());
