@@ -19,7 +19,9 @@ fn treatments() -> Treatments {
 fn whole_way(detector: &Detector, texts: &[&str]) {
     let treatments = treatments();
     let mut survey = Survey::new();
-    texts.iter().for_each(|text| survey.json_text(detector, Some("note"), text));
+    for text in texts {
+        survey.json_text(detector, Some("note"), text);
+    }
     // More values than are kept are refused; that must be quick too.
     let Ok(mut masker) = Masker::new(&survey, &treatments, None) else { return };
     let masked: Result<Vec<_>, _> = texts.iter().map(|text| masker.json_text(text)).collect();

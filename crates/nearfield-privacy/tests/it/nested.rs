@@ -11,7 +11,9 @@ fn treatments(mask: &[&str], hash: &[&str]) -> Treatments {
 
 fn survey(detector: &Detector, texts: &[&str]) -> Survey {
     let mut survey = Survey::new();
-    texts.iter().for_each(|text| survey.text(detector, None, text));
+    for text in texts {
+        survey.text(detector, None, text);
+    }
     survey
 }
 

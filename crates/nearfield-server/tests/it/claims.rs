@@ -52,9 +52,9 @@ impl Case {
 
     /// The backend that answers, or the status and the code of the refusal.
     async fn outcome(&self, headers: &[&str], text: &str) -> String {
-        let lines: String = headers.iter().map(|header| format!("{header}\r\n")).collect();
+        let lines: Vec<String> = headers.iter().map(|header| format!("{header}\r\n")).collect();
         let before: usize = self.backends.iter().map(|backend| backend.calls()).sum();
-        let reply = self.send(&lines, text).await;
+        let reply = self.send(&lines.concat(), text).await;
         let asked = self.backends.iter().map(|backend| backend.calls()).sum::<usize>() - before;
         if reply.status == 200 {
             assert_eq!(asked, 1, "{reply:?}");

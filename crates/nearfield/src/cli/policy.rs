@@ -31,7 +31,7 @@ pub(crate) struct PolicyCommand {
 #[derive(Debug, Subcommand)]
 enum Action {
     Check(CheckCommand),
-    Explain(explain::ExplainCommand),
+    Explain(Box<explain::ExplainCommand>),
     Test(TestCommand),
     Reload(ReloadCommand),
 }

@@ -1,5 +1,7 @@
 //! Why a request went where it went, from its row in the ledger. Content is not there, so none is shown.
 
+use std::fmt::Write as _;
+
 use anyhow::{Result, bail};
 use jiff::tz::TimeZone;
 use nearfield_privacy::DataClass;
@@ -150,7 +152,7 @@ fn terms(rule: &Rule) -> String {
         ("blocks", &rule.block),
     ] {
         if !names.is_empty() {
-            said.push_str(&format!("; {what}: {}", listed(names)));
+            let _ = write!(said, "; {what}: {}", listed(names));
         }
     }
     said
