@@ -188,7 +188,7 @@ fn draw_request(draw: &mut Draw, number: u64) -> Planted {
     let tools = draw.chance(2);
     if tools {
         let mut inner = json!({ "to": plant(draw, "arguments"), "n": number });
-        inner[plant(draw, "field")] = json!(1);
+        inner[plant(draw, "arguments.key")] = json!(1);
         let inner = inner.to_string();
         let inner = if draw.chance(2) { inner.replace('@', "\\u0040") } else { inner };
         messages.push(json!({ "role": "assistant", "content": null, "tool_calls": [
@@ -202,7 +202,7 @@ fn draw_request(draw: &mut Draw, number: u64) -> Planted {
         body["tools"] = json!([{ "type": "function", "function": { "name": "send",
             "description": plant(draw, "description"), "parameters": { "type": "object" } } }]);
     }
-    body["user"] = json!(plant(draw, "user label"));
+    body["user"] = json!(plant(draw, "label"));
     if draw.chance(8) {
         body["x_note"] = json!(plant(draw, "unknown"));
     }
@@ -420,7 +420,7 @@ fn leaks(
     for (class, value, place) in &case.planted.values {
         // Every rule hides secrets, and a label of the caller's own never leaves.
         let hidden = *class == "secret"
-            || *place == "user label"
+            || *place == "label"
             || rule.is_some_and(|rule| {
                 [&rule.mask, &rule.hash, &rule.keep_local, &rule.block]
                     .iter()
@@ -459,8 +459,9 @@ async fn random_requests_stay_inside_their_policy() {
         writeln!(text, "{count:>8}  {what}").unwrap();
     }
     println!("{text}");
-    let places = ["system", "user", "arguments", "field", "result", "description", "user label", "unknown"]
-        .map(|place| format!("masked: {place}"));
+    let places =
+        ["system", "user", "arguments", "arguments.key", "result", "description", "label", "unknown"]
+            .map(|place| format!("masked: {place}"));
     let faults = [
         "429",
         "500",
