@@ -38,6 +38,6 @@ pub use message::{
     Content, Media, MediaSource, Message, Opaque, Part, Reasoning, Role, ToolCall, ToolResult,
 };
 pub use options::{Function, JsonSchema, Labels, OutputFormat, ReasoningOptions, Tool, ToolChoice};
-pub use request::{Prompt, Request, Sampling};
+pub use request::{Prompt, Request, Sampling, Terms};
 pub use strings::{Place, visit_value};
 pub use usage::{Modalities, Usage};

@@ -44,6 +44,18 @@ pub struct Request {
     /// With whom a local engine may share the work on the prompt: what is read for one domain speeds up nothing in
     /// another. Set by whoever knows the caller, never read from the wire and never sent on it.
     pub cache_domain: String,
+    /// What a policy decided about labels and about keeping the answer.
+    pub terms: Terms,
+}
+
+/// What a policy decided about a request on its way out, in place of the backend's own settings. Never read from the wire and
+/// never sent on it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Terms {
+    /// Whether [`Request::labels`] are as they may be sent. Otherwise the backend's settings say what becomes of them.
+    pub labels_ready: bool,
+    /// Whether the provider may keep the answer where the caller lets it.
+    pub store: Option<bool>,
 }
 
 impl Request {
@@ -67,6 +79,7 @@ impl Request {
             origin: None,
             extra: Extra::new(),
             cache_domain: String::new(),
+            terms: Terms::default(),
         }
     }
 }

@@ -3,6 +3,7 @@
 
 use crate::context::{CARD, Context};
 use crate::entity::{DataClass, Entity, Span, settle, unite};
+use crate::names::{NameFinder, Names, NamesError};
 use crate::number::Number;
 use crate::terms::{Format, TermError, Terms};
 use crate::{dates, figures, labelled, lettered, net, phone, secrets};
@@ -15,6 +16,7 @@ pub struct Detector {
     /// Bytes that a term or format may begin with; empty when there are none.
     firsts: Vec<bool>,
     ignored: Vec<Entity>,
+    names: Option<NameFinder>,
 }
 
 const DIGIT: u8 = 1;
@@ -62,6 +64,14 @@ impl Detector {
     /// Leaves findings of a kind out.
     pub fn ignore(&mut self, entity: Entity) {
         self.ignored.push(entity);
+    }
+
+    /// The same, for the texts of one request in which a model found names.
+    ///
+    /// # Errors
+    /// There are too many to be looked for.
+    pub fn with_names(&self, names: &Names) -> Result<Self, NamesError> {
+        Ok(Self { names: NameFinder::new(names)?, ..self.clone() })
     }
 
     fn note_firsts(&mut self) {
@@ -126,6 +136,9 @@ impl Detector {
         };
         pass.run();
         let mut inner = pass.inner;
+        if let Some(names) = &self.names {
+            names.find(text, spans);
+        }
         if !self.ignored.is_empty() {
             let wanted = |span: &Span| !self.ignored.contains(&span.entity);
             spans.retain(wanted);
@@ -144,6 +157,7 @@ impl Detector {
         if !text.bytes().any(|byte| byte.is_ascii_digit() || byte == b'@' || byte == b':')
             && text.len() < LONG_RUN
             && self.firsts.is_empty()
+            && self.names.is_none()
         {
             spans.clear();
             return;

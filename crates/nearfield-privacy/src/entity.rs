@@ -229,6 +229,10 @@ entities! {
     PrivateKey = "PRIVATE_KEY", Secret, false;
     /// A password or token that is called one, or that stands in an address.
     Credential = "CREDENTIAL", Secret, false;
+    /// A person's name, as a model lists it.
+    Person = "PERSON", Personal, true;
+    /// A place: a city, a country, a postal address, as a model lists it.
+    Location = "LOCATION", Personal, true;
     /// A term or format of the operator.
     Custom = "CUSTOM", Personal, true;
 }

@@ -43,6 +43,19 @@ pub(crate) fn literals(text: &str) -> Option<Literals<'_>> {
     Some(Literals { text, at: 0 })
 }
 
+/// Calls `visit` with a text, or, where it is a JSON object or array, with its keys and strings as they read, in which there
+/// may be JSON again.
+pub fn each_text(text: &str, visit: &mut dyn FnMut(&str)) {
+    let Some(literals) = literals(text) else { return visit(text) };
+    for literal in literals {
+        match literal.kind {
+            Kind::String => each_text(&literal.text, visit),
+            Kind::Key => visit(&literal.text),
+            Kind::Number => {}
+        }
+    }
+}
+
 /// Walks through a text that is JSON.
 #[derive(Clone, Debug)]
 pub(crate) struct Literals<'a> {

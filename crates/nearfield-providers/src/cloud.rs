@@ -227,12 +227,15 @@ impl Cloud {
         cache_salt: Option<String>,
     ) -> Result<EventStream, Error> {
         let model = self.upstream_model(&request.model)?;
-        self.labels.apply(&mut request.labels);
+        if !request.terms.labels_ready {
+            self.labels.apply(&mut request.labels);
+        }
         let chat = matches!(request.prompt, Prompt::Chat(_));
-        request.labels.store = match self.forget.filter(|_| chat) {
+        let forget = self.forget.map(|own| request.terms.store.map_or(own, |keep| !keep));
+        request.labels.store = match forget.filter(|_| chat) {
             None => None,
             Some(true) => Some(false),
-            Some(false) => request.labels.store,
+            Some(false) => request.labels.store.filter(|store| !store),
         };
         let options = UpstreamOptions {
             model: model.clone(),

@@ -6,6 +6,7 @@
 pub mod attempts;
 mod decision;
 mod fallback;
+pub mod names;
 mod outgoing;
 mod policy;
 pub mod route;

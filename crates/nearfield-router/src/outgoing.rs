@@ -4,7 +4,7 @@ use nearfield_api::{Place, Prompt, Request, is_data_url, is_encoded};
 use nearfield_privacy::{DataClass, Detector, HashKey, MaskError, Masked, Masker, Survey, Treatments};
 
 /// How a string is looked at.
-enum Look {
+pub(crate) enum Look {
     /// As text.
     Text,
     /// As the value of the field whose key came last.
@@ -19,7 +19,7 @@ enum Look {
     Skip,
 }
 
-fn look(place: Place, text: &str) -> Look {
+pub(crate) fn look(place: Place, text: &str) -> Look {
     match place {
         Place::Key => Look::Key,
         Place::Model => Look::Fixed,

@@ -60,6 +60,18 @@ async fn what_is_sent_is_written_anew() {
 }
 
 #[tokio::test]
+async fn only_labels_that_a_policy_made_ready_are_sent() {
+    let server = CloudServer::start().await.unwrap();
+    for ready in [false, true] {
+        let mut request = request();
+        request.labels.user = Some("nf-1".to_owned());
+        request.terms.labels_ready = ready;
+        ask(&backend(&server), request).await;
+        assert_eq!(server.seen().last().unwrap().json()["user"].as_str(), ready.then_some("nf-1"));
+    }
+}
+
+#[tokio::test]
 async fn completions_go_to_their_route() {
     let server = CloudServer::start().await.unwrap();
     let mut request = request();

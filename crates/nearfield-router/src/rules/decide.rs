@@ -9,7 +9,7 @@ use nearfield_privacy::{ClassSet, DataClass, Entity, Treatments};
 
 use super::condition::{Connectivity, Day};
 use super::region::{against_model, hides_its_region};
-use super::{Demand, Escalate, KeyTerms, Rule, Rules, holds};
+use super::{Demand, Escalate, KeyTerms, LabelTreatment, Names, Rule, Rules, holds};
 use crate::BackendFacts;
 
 /// What a caller says of its own request. It may raise the class or narrow the candidates, never the reverse.
@@ -46,6 +46,8 @@ pub struct Facts<'a> {
     pub classes: ClassSet,
     /// What detection found, by kind.
     pub found: &'a BTreeMap<Entity, usize>,
+    /// What is known of names and places.
+    pub names: Names,
     /// Parts that cannot be looked into.
     pub unscannable: usize,
     /// Those of them that a backend issued to this key itself, by the backend's name: it knows what they hold.
@@ -129,6 +131,12 @@ pub struct Verdict {
     pub max_tokens: Option<u32>,
     /// When a local answer is given up for the next candidate's.
     pub escalate: Option<Escalate>,
+    /// What becomes of labels, where the rule says it.
+    pub labels: Option<LabelTreatment>,
+    /// Whether a provider may keep the answer, where the rule says it.
+    pub store: Option<bool>,
+    /// Whether names and places have to be looked for, and the request be decided about again, before anything leaves.
+    pub find_names: bool,
     /// How it came to that, where [`explain_by_rules`] was asked.
     pub steps: Vec<Step>,
 }
@@ -160,6 +168,15 @@ pub enum Denial {
         /// The rule.
         rule: String,
     },
+    /// The rule wants names and places to be looked for, the search failed, and nothing else is left.
+    #[error(
+        "the policy's rule \"{rule}\" has names and places looked for before a request leaves, and they could not be; the \
+         server's log says why"
+    )]
+    NamesUnknown {
+        /// The rule.
+        rule: String,
+    },
     /// Nothing is left.
     #[error(
         "the policy leaves no backend for this request (class {class}, rule \"{rule}\"); `nearfield policy explain` says why"
@@ -176,6 +193,7 @@ impl From<Denial> for Error {
     fn from(denial: Denial) -> Self {
         let code = match denial {
             Denial::CannotMask { .. } => "cannot_mask",
+            Denial::NamesUnknown { .. } => "names_unknown",
             _ => "policy_forbids",
         };
         Self::new(ErrorKind::PermissionDenied, denial.to_string()).with_code(code)
@@ -231,6 +249,9 @@ fn weigh(
         retention: rule.and_then(|rule| rule.retention.clone()),
         max_tokens: rule.and_then(|rule| rule.max_tokens),
         escalate: rule.and_then(|rule| rule.escalate.clone()),
+        labels: rule.and_then(|rule| rule.labels),
+        store: rule.and_then(|rule| rule.store),
+        find_names: false,
         steps: Vec::new(),
     };
     let name = || rule.map_or("none", |rule| rule.name.as_str()).to_owned();
@@ -246,26 +267,34 @@ fn weigh(
         say("rules", format_args!("none applies, so the request stays on this machine"));
     }
     let mut candidates: Vec<String> = Vec::new();
-    let mut blind = false;
+    let (mut blind, mut unknown, mut leaves) = (false, false, false);
     for backend in in_order(rule, backends) {
         match objection(rules, rule, backend, facts) {
             None if candidates.contains(&backend.name) => {}
             None => {
                 say(&backend.name, format_args!("may answer"));
+                leaves |= backend.locality == Locality::Cloud;
                 candidates.push(backend.name.clone());
             }
             Some(why) => {
                 blind |= why == CANNOT_MASK;
+                unknown |= why == NAMES_UNKNOWN;
                 say(&backend.name, format_args!("may not answer: {why}"));
             }
         }
     }
-    let denial = match (candidates.is_empty(), blind) {
-        (false, _) => None,
-        (true, true) => Some(Denial::CannotMask { rule: name() }),
-        (true, false) => Some(Denial::Nothing { class, rule: name() }),
+    let denial = match candidates.is_empty() {
+        false => None,
+        true if blind => Some(Denial::CannotMask { rule: name() }),
+        true if unknown => Some(Denial::NamesUnknown { rule: name() }),
+        true => Some(Denial::Nothing { class, rule: name() }),
     };
-    verdict(candidates, denial)
+    let wanted = rule.is_some_and(|rule| rule.find_names) && facts.names == Names::NotSought;
+    let find_names = wanted && leaves;
+    if find_names {
+        say("names", format_args!("are looked for before the request leaves, and then it is decided again"));
+    }
+    Verdict { find_names, ..verdict(candidates, denial) }
 }
 
 /// The backends that a rule names, in its order; without a rule those of this machine.
@@ -307,6 +336,9 @@ fn objection(
 /// Why what cannot be looked into stays where something must be masked.
 const CANNOT_MASK: &str = "the request has parts that cannot be looked into, and the rule masks";
 
+/// Why what was not looked into stays where names must be known.
+const NAMES_UNKNOWN: &str = "names and places could not be looked for, and the rule has them looked for";
+
 /// Why a request may not leave for a backend.
 fn cloud_objection(
     rules: &Rules,
@@ -340,6 +372,9 @@ fn cloud_objection(
     }
     if holds(&rule.keep_local, facts) {
         return Some("the request holds what the rule keeps on this machine".into());
+    }
+    if rule.find_names && facts.names == Names::Unknown {
+        return Some(NAMES_UNKNOWN.into());
     }
     let own = facts.issued.get(&backend.name).copied().unwrap_or(0);
     if facts.unscannable > own && !rule.treatments().is_empty() {

@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use nearfield_privacy::{ClassSet, DataClass, Detector, Survey};
+use nearfield_privacy::{ClassSet, DataClass, Detector, Names as FoundNames, Survey};
 use serde::Deserialize;
 
 use super::condition::{Connectivity, Day};
 use super::decide::{Claim, Facts, Verdict, explain_by_rules};
 use super::lint::NO_MEASURE;
-use super::{Rules, RulesError};
+use super::{Names, Rules, RulesError};
 use crate::BackendFacts;
 
 /// The file.
@@ -43,6 +43,8 @@ pub struct Example {
     pub tools: bool,
     /// How complex it is. No measure of it is on, so this decides nothing, and its outcome says so.
     pub complexity: Option<f64>,
+    /// What the model that looks for names would list, such as `person: Jo Marlow`, one in a line; nothing when absent.
+    pub names: Option<String>,
     /// Images and the like.
     pub unscannable: usize,
     /// Local time, `14:30`; noon when absent.
@@ -106,14 +108,19 @@ impl Example {
         backends: &[BackendFacts],
         detector: &Detector,
     ) -> Result<(Verdict, Survey), RulesError> {
+        let wrong = |why: String| RulesError::Wrong { place: format!("example ({})", self.name), why };
         let mut survey = Survey::new();
-        survey.json_text(detector, None, &self.text);
+        let mut found = FoundNames::default();
+        if let Some(names) = &self.names {
+            found.read(&self.text, names).map_err(|_| {
+                wrong("`names` is a list such as `person: Jo Marlow`, one in a line, or `none`".to_owned())
+            })?;
+        }
+        let detector = detector.with_names(&found).map_err(|error| wrong(error.to_string()))?;
+        survey.json_text(&detector, None, &self.text);
         let minute = match &self.time {
             None => 12 * 60,
-            Some(time) => minute(time).ok_or_else(|| RulesError::Wrong {
-                place: format!("example ({})", self.name),
-                why: "`time` is written as 14:30".to_owned(),
-            })?,
+            Some(time) => minute(time).ok_or_else(|| wrong("`time` is written as 14:30".to_owned()))?,
         };
         let claim = Claim { class: self.claim, backends: self.want.clone(), local_only: self.local_only };
         let terms = rules.key_terms(&self.key, None);
@@ -130,6 +137,7 @@ impl Example {
             complexity: None,
             classes: survey.classes(),
             found: &counts,
+            names: if self.names.is_some() { Names::Sought } else { Names::NotSought },
             unscannable: self.unscannable,
             issued: &BTreeMap::new(),
             minute,
@@ -240,6 +248,7 @@ impl Default for Facts<'_> {
             complexity: None,
             classes: ClassSet::default(),
             found: &NOTHING,
+            names: Names::NotSought,
             unscannable: 0,
             issued: &NOBODY,
             minute: 0,

@@ -1,6 +1,6 @@
 //! What is allowed in a policy file and yet not wise, or contradicts what is configured.
 
-use nearfield_privacy::DataClass;
+use nearfield_privacy::{DataClass, Entity};
 
 use super::region::{against_address, against_model};
 use super::{Demand, Rules};
@@ -61,24 +61,38 @@ pub fn lint(rules: &Rules, endpoints: &[Endpoint]) -> Vec<Finding> {
         let classes = rule.when.classes();
         let lowest = classes.iter().min().copied().unwrap_or_default();
         if lowest < DataClass::Personal && !floors_are_declared(rules, rule.when.key.as_deref()) {
-            warn(
-                "lets requests leave because detection finds nothing in them; names, places and health content are \
-                 not found by patterns: give the keys that handle them a `class` of personal or health"
-                    .to_owned(),
-            );
+            let who = if rule.find_names {
+                "names and places only as far as a small model finds them, health content not at all"
+            } else {
+                "names, places and health content are not found by patterns"
+            };
+            warn(format!(
+                "lets requests leave because detection finds nothing in them; {who}: give the keys that handle them a \
+                 `class` of personal or health"
+            ));
         }
         let masked = rule.mask.iter().chain(&rule.hash).next().is_some();
         if masked && classes.iter().any(|class| *class >= DataClass::Personal) {
-            warn(
-                "masks what patterns find; names, places and health content in prose leave as they are"
-                    .to_owned(),
-            );
+            let said = if rule.find_names {
+                "masks what patterns and a small model find; names and places that it misses, and health content in \
+                 prose, leave as they are"
+            } else {
+                "masks what patterns find; names, places and health content in prose leave as they are; `find_names` has \
+                 names and places looked for"
+            };
+            warn(said.to_owned());
         }
         if classes.contains(&DataClass::Health)
             && !rule.require.iter().any(|text| Demand::parse(text) == Some(Demand::Baa))
         {
             warn(
                 "is for health data and does not demand `baa`; backends without one are left out anyway"
+                    .to_owned(),
+            );
+        }
+        if !rule.find_names && names_people(rule) {
+            warn(
+                "names PERSON or LOCATION, which only the model of `[detection.names]` finds; say `find_names = true`"
                     .to_owned(),
             );
         }
@@ -102,6 +116,12 @@ pub fn lint(rules: &Rules, endpoints: &[Endpoint]) -> Vec<Finding> {
 fn floors_are_declared(rules: &Rules, keys: Option<&[String]>) -> bool {
     keys.is_some_and(|keys| {
         keys.iter().all(|key| rules.key.get(key).is_some_and(|terms| terms.class == Some(DataClass::Public)))
+    })
+}
+
+fn names_people(rule: &super::Rule) -> bool {
+    [&rule.mask, &rule.hash, &rule.keep_local, &rule.block].iter().any(|names| {
+        names.iter().any(|name| matches!(Entity::from_name(name), Some(Entity::Person | Entity::Location)))
     })
 }
 

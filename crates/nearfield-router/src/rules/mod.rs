@@ -7,6 +7,7 @@
 
 mod condition;
 mod decide;
+mod detection;
 mod escalate;
 mod examples;
 mod lint;
@@ -14,12 +15,15 @@ mod region;
 
 use std::collections::BTreeMap;
 
-use nearfield_privacy::{DataClass, Detector, Entity, Format, Treatments};
+use nearfield_privacy::{DataClass, Entity, Treatments};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
+use crate::BackendFacts;
+
 pub use condition::{Connectivity, Day, When};
 pub use decide::{Claim, Denial, Facts, Step, Verdict, decide_by_rules, explain_by_rules};
+pub use detection::{Detection, FormatEntry, NameSearch, Names, TermEntry};
 pub use escalate::{ALTERNATIVES, Escalate, Signals};
 pub use examples::{Example, ExampleOutcome, Examples, check_examples};
 pub use lint::{Endpoint, Finding, Severity, lint};
@@ -72,40 +76,6 @@ pub struct KeyTerms {
     pub dollars_per_month: Option<f64>,
 }
 
-/// What detection looks for beside what is built in.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Detection {
-    /// Terms of the organisation.
-    pub terms: Vec<TermEntry>,
-    /// Forms of identifiers.
-    pub formats: Vec<FormatEntry>,
-    /// Kinds that are not looked for.
-    pub ignore: Vec<String>,
-}
-
-/// Terms of one class.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct TermEntry {
-    /// How sensitive they are.
-    pub class: DataClass,
-    /// The terms.
-    pub words: Vec<String>,
-}
-
-/// A form of identifiers, such as `MRN-######`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct FormatEntry {
-    /// What it is: `MRN`, `ACCOUNT`, `CUSTOM`.
-    pub entity: String,
-    /// How sensitive it is; that of the entity when absent.
-    pub class: Option<DataClass>,
-    /// The form: `#` a digit, `@` a letter, `*` either, `{2,5}` repeats.
-    pub format: String,
-}
-
 /// One rule.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -132,8 +102,28 @@ pub struct Rule {
     pub retention: Option<String>,
     /// The most tokens that an answer may have.
     pub max_tokens: Option<u32>,
+    /// Whether a model of this machine looks for names and places before a request leaves: the one that
+    /// [`Detection::names`] names.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub find_names: bool,
+    /// What becomes of the caller's labels, in place of what is configured of the backend.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub labels: Option<LabelTreatment>,
+    /// Whether the provider may keep the answer where the caller lets it, in place of what is configured of the backend.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub store: Option<bool>,
     /// When an answer of this machine is given up for the next candidate's before anybody has seen it.
     pub escalate: Option<Escalate>,
+}
+
+/// What becomes of `user`, `safety_identifier`, `prompt_cache_key` and `metadata`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LabelTreatment {
+    /// None is sent.
+    Drop,
+    /// Each is sent as a pseudonym under the local key, `metadata` not at all.
+    Pseudonym,
 }
 
 /// A policy file that cannot be used.
@@ -173,44 +163,19 @@ impl Rules {
         format!("{:016x}", u64::from_be_bytes([a, b, c, d, e, f, g, h]))
     }
 
-    /// The detector that the file asks for.
-    ///
-    /// # Errors
-    /// A term, format or kind that cannot be used.
-    pub fn detector(&self) -> Result<Detector, RulesError> {
-        let mut detector = Detector::new();
-        let wrong = |place: &str, error: String| RulesError::Wrong { place: place.to_owned(), why: error };
-        for entry in &self.detection.terms {
-            for word in &entry.words {
-                let added = detector.add_term(word, entry.class);
-                added.map_err(|error| wrong("detection.terms", error.to_string()))?;
-            }
-        }
-        for entry in &self.detection.formats {
-            let entity = entity(&entry.entity, "detection.formats")?;
-            let class = entry.class.unwrap_or(entity.class());
-            let format = Format::new(&entry.format, entity, class);
-            detector.add_format(format.map_err(|error| wrong("detection.formats", error.to_string()))?);
-        }
-        for name in &self.detection.ignore {
-            detector.ignore(entity(name, "detection.ignore")?);
-        }
-        Ok(detector)
-    }
-
     /// Checks every name and number against what exists. `backends` are the configured ones, the local one included.
     ///
     /// # Errors
     /// The first thing that cannot be meant.
-    pub fn check(&self, backends: &[&str]) -> Result<(), RulesError> {
+    pub fn check(&self, backends: &[BackendFacts]) -> Result<(), RulesError> {
         let known = |place: String, names: &[String]| -> Result<(), RulesError> {
-            match names.iter().find(|name| !backends.contains(&name.as_str())) {
+            match names.iter().find(|name| !backends.iter().any(|backend| backend.name == **name)) {
                 None => Ok(()),
                 Some(name) => Err(RulesError::Unknown {
                     place,
                     kind: "backend",
                     name: name.clone(),
-                    known: backends.join(", "),
+                    known: named(backends.iter()),
                 }),
             }
         };
@@ -224,6 +189,7 @@ impl Rules {
             }
         }
         self.detector()?;
+        self.detection.check_names(backends)?;
         for (at, rule) in self.rule.iter().enumerate() {
             let place = rule.place(at);
             let wrong = |why: &str| Err(RulesError::Wrong { place: place.clone(), why: why.to_owned() });
@@ -240,6 +206,11 @@ impl Rules {
                 return wrong("a backend stands twice in `backends`");
             }
             known(place.clone(), &rule.backends)?;
+            if rule.find_names && self.detection.names.is_none() {
+                return wrong(
+                    "`find_names` needs to know which model looks for them; write `[detection.names]`",
+                );
+            }
             rule.check_names(&place)?;
             rule.when.check(&place)?;
             if let Some(escalate) = &rule.escalate {
@@ -341,19 +312,14 @@ impl<'a> Demand<'a> {
     }
 }
 
-fn entity(name: &str, place: &str) -> Result<Entity, RulesError> {
-    Entity::from_name(name).ok_or_else(|| RulesError::Unknown {
-        place: place.to_owned(),
-        kind: "kind of data",
-        name: name.to_owned(),
-        known: kinds(),
-    })
-}
-
 fn kinds() -> String {
     let classes = DataClass::ALL.iter().map(|class| class.as_str());
     let entities = Entity::ALL.iter().map(|entity| entity.as_str());
     classes.chain(["hipaa"]).chain(entities).collect::<Vec<_>>().join(", ")
+}
+
+fn named<'a>(backends: impl Iterator<Item = &'a BackendFacts>) -> String {
+    backends.map(|backend| backend.name.as_str()).collect::<Vec<_>>().join(", ")
 }
 
 /// Whether a request holds something that a list of names means. A class counts as held where detection found something of

@@ -3,7 +3,9 @@
 use nearfield_api::Locality;
 use nearfield_privacy::DataClass;
 use nearfield_router::BackendFacts;
-use nearfield_router::rules::{Endpoint, Examples, Rules, Severity, check_examples, lint};
+use nearfield_router::rules::{
+    Denial, Endpoint, Examples, Facts, Names, Rules, Severity, check_examples, explain_by_rules, lint,
+};
 
 pub(crate) const POLICY: &str = r#"
 [backend.eu]
@@ -210,7 +212,7 @@ pub(crate) fn backends() -> Vec<BackendFacts> {
 
 fn rules() -> Rules {
     let rules: Rules = toml::from_str(POLICY).unwrap();
-    rules.check(&["local", "eu", "hospital"]).unwrap();
+    rules.check(&backends()).unwrap();
     rules
 }
 
@@ -312,13 +314,51 @@ fn what_cannot_be_meant_is_refused_with_a_word() {
         let changed = POLICY.replace(from, to);
         assert_ne!(changed, POLICY, "{from}");
         let rules: Rules = toml::from_str(&changed).unwrap();
-        let error = rules.check(&["local", "eu", "hospital"]).unwrap_err().to_string();
+        let error = rules.check(&backends()).unwrap_err().to_string();
         assert!(
             error.contains(word) || word == "repetition" && error.contains("{least,most}"),
             "{word}: {error}"
         );
     }
     assert!(toml::from_str::<Rules>("[[rule]]\nname = 'x'\nbackend = ['local']").is_err());
+}
+
+#[test]
+fn rules_that_find_names_say_so_wherever_they_are_asked() {
+    let text = "[key.k]\nclass = 'internal'\n[detection.names]\nbackend = 'local'\nmodel = 'm'\n\
+        [[rule]]\nname = 'x'\nbackends = ['eu']\nfind_names = true\nmask = ['PERSON']\n\
+        when = { class = ['internal', 'personal'] }";
+    let rules: Rules = toml::from_str(text).unwrap();
+    rules.check(&backends()).unwrap();
+    let facts = Facts { key: "k", terms: rules.key_terms("k", None), ..Facts::default() };
+    let verdict = explain_by_rules(&rules, &backends(), &facts);
+    assert!(verdict.find_names && verdict.candidates == ["eu"], "{verdict:?}");
+    assert!(verdict.steps.iter().any(|step| step.about == "names"), "{:?}", verdict.steps);
+    let unknown = explain_by_rules(&rules, &backends(), &Facts { names: Names::Unknown, ..facts });
+    assert!(matches!(unknown.denial, Some(Denial::NamesUnknown { .. })), "{unknown:?}");
+
+    let endpoint = Endpoint { name: "eu".to_owned(), url: String::new(), models: Vec::new() };
+    let warned = |text: &str, word: &str| {
+        let findings = lint(&toml::from_str(text).unwrap(), std::slice::from_ref(&endpoint));
+        findings.iter().any(|finding| finding.said.contains(word))
+    };
+    let without = text.replace("find_names = true\n", "");
+    assert!(warned(&without, "only the model of `[detection.names]` finds"));
+    assert!(!warned(text, "only the model of `[detection.names]` finds"));
+    assert!(warned(text, "a small model"));
+
+    let example = "[[example]]\nname = 'a'\nkey = 'k'\ntext = 'Ask Jo Marlow'\nnames = 'person: Jo Marlow'\n\
+        expect = ['eu']\nexpect_class = 'personal'\nexpect_masked = ['PERSON']";
+    let outcomes = check_examples(&rules, &backends(), &toml::from_str(example).unwrap()).unwrap();
+    assert_eq!(outcomes[0].differences, Vec::<String>::new());
+    let wrong = example.replace("person: Jo Marlow'", "who knows?'");
+    assert!(check_examples(&rules, &backends(), &toml::from_str(&wrong).unwrap()).is_err());
+}
+
+#[test]
+fn a_file_that_asks_for_no_names_has_the_hash_that_it_had() {
+    let written = serde_json::to_string(&rules()).unwrap();
+    assert!(!written.contains("find_names") && !written.contains("\"names\""), "{written}");
 }
 
 #[test]

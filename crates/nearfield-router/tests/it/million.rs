@@ -7,7 +7,7 @@ use nearfield_api::Locality;
 use nearfield_privacy::{ClassSet, DataClass, Entity};
 use nearfield_router::BackendFacts;
 use nearfield_router::rules::{
-    BackendTerms, Claim, Connectivity, Day, Denial, Facts, KeyTerms, Rule, Rules, Verdict, When,
+    BackendTerms, Claim, Connectivity, Day, Denial, Facts, KeyTerms, Names, Rule, Rules, Verdict, When,
     decide_by_rules, explain_by_rules,
 };
 
@@ -63,6 +63,9 @@ fn draw_rule(draw: &mut Draw, at: usize) -> Rule {
     backends.rotate_left(at_random);
     Rule {
         escalate: None,
+        find_names: draw.chance(3),
+        labels: None,
+        store: None,
         name: format!("r{at}"),
         when: When {
             key: draw.maybe(5, |draw| owned(draw.some(&KEYS))),
@@ -155,6 +158,8 @@ struct Seen {
     masked: usize,
     within_a_limit: usize,
     issued: usize,
+    names_sought: usize,
+    names_unknown: usize,
 }
 
 /// What must hold of every decision, said without the code that made it.
@@ -230,6 +235,9 @@ fn check(rules: &Rules, backends: &[BackendFacts], facts: &Facts<'_>, verdict: &
             "what cannot be looked into left although the rule masks"
         );
         seen.issued += usize::from(facts.unscannable > 0 && masks);
+        assert!(!rule.find_names || facts.names != Names::Unknown, "left although names could not be sought");
+        assert_eq!(verdict.find_names, rule.find_names && facts.names == Names::NotSought);
+        seen.names_sought += usize::from(rule.find_names && facts.names == Names::Sought);
         seen.masked += usize::from(masks);
         for name in &rule.keep_local {
             let inside = match name.as_str() {
@@ -243,6 +251,12 @@ fn check(rules: &Rules, backends: &[BackendFacts], facts: &Facts<'_>, verdict: &
             assert!(!inside, "{name} left although the rule keeps it");
         }
     }
+    let leaves = |name: &String| {
+        backends.iter().any(|backend| backend.name == *name && backend.locality == Locality::Cloud)
+    };
+    assert!(!verdict.find_names || verdict.candidates.iter().any(leaves), "sought for nothing");
+    seen.names_unknown +=
+        usize::from(verdict.steps.iter().any(|step| step.said.contains("names and places could not")));
     seen.no_class += usize::from(floor.is_none());
     seen.unscannable += usize::from(facts.unscannable > 0);
     seen.narrowed += usize::from(facts.claim.backends.is_some());
@@ -303,6 +317,7 @@ fn a_million_decisions_stay_inside_what_is_allowed() {
                 free_cache: draw.maybe(2, |draw| draw.below(11) as f64 / 10.0),
                 first_token: draw.maybe(2, |draw| draw.below(90) as f64 / 10.0),
                 connectivity: if draw.chance(12) { Connectivity::Offline } else { Connectivity::Online },
+                names: draw.one(&[Names::NotSought, Names::Sought, Names::Unknown]),
                 ..Facts::default()
             };
             let verdict = explain_by_rules(&rules, &backends, &facts);
@@ -328,6 +343,8 @@ fn a_million_decisions_stay_inside_what_is_allowed() {
         masked,
         within_a_limit,
         issued,
+        names_sought,
+        names_unknown,
     } = seen;
     for count in [
         allowed_cloud,
@@ -343,6 +360,8 @@ fn a_million_decisions_stay_inside_what_is_allowed() {
         masked,
         within_a_limit,
         issued,
+        names_sought,
+        names_unknown,
     ] {
         assert!(count > 1000, "something hardly ever occurred");
     }

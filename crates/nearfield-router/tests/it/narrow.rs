@@ -9,7 +9,8 @@ use nearfield_router::rules::{Claim, Denial, Facts, Rules, Verdict, explain_by_r
 
 fn rules(text: &str) -> Rules {
     let rules: Rules = toml::from_str(text).unwrap();
-    rules.check(&["local", "eu"]).unwrap();
+    let backends = [("local", Locality::Local), ("eu", Locality::Cloud)];
+    rules.check(&backends.map(|(name, locality)| BackendFacts::new(name, locality))).unwrap();
     rules
 }
 

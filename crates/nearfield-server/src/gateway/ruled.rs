@@ -5,10 +5,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use jiff::Zoned;
-use nearfield_api::{BackendLoad, Error, ErrorKind, Locality, Request};
-use nearfield_privacy::{Detector, HashKey, Survey, Vault};
+use nearfield_api::{BackendLoad, Error, ErrorKind, Labels, Locality, Request, Terms};
+use nearfield_privacy::{Detector, HashKey, Names as FoundNames, Survey, Vault};
 use nearfield_router::rules::{
-    Connectivity, Day, Denial, Escalate, Facts, Rules, RulesError, Verdict, decide_by_rules,
+    Connectivity, Day, Denial, Escalate, Facts, LabelTreatment, NameSearch, Names, Rules, RulesError,
+    Verdict, decide_by_rules,
 };
 use nearfield_router::{BackendFacts, mask_request, survey_request};
 use nearfield_store::NanoDollars;
@@ -33,8 +34,7 @@ pub(super) struct Active {
 
 impl Active {
     fn new(rules: Rules, backends: &[BackendFacts]) -> Result<Self, RulesError> {
-        let names: Vec<&str> = backends.iter().map(|backend| backend.name.as_str()).collect();
-        rules.check(&names)?;
+        rules.check(backends)?;
         Ok(Self { detector: rules.detector()?, hash: rules.hash(), rules })
     }
 }
@@ -75,35 +75,31 @@ impl Ruled {
         self.failures.load(Ordering::Relaxed)
     }
 
-    /// Looks at a request and decides about it.
-    pub(super) fn admit(
-        &self,
-        caller: &Caller,
-        request: &mut Request,
-        backends: &[BackendFacts],
-        circumstances: Circumstances,
-    ) -> Admitted {
+    /// Looks at a request.
+    pub(super) fn look(&self, caller: &Caller, request: &mut Request, backends: &[BackendFacts]) -> Looked {
         let active = self.active();
         let clouds = backends.iter().filter(|backend| backend.locality == Locality::Cloud);
         let clouds = clouds.map(|backend| backend.name.as_str());
         let issued = unseal(&self.key, clouds, &caller.key_id, request);
         let survey = survey_request(&active.detector, request);
-        let Circumstances { now, tokens, connectivity, load, month, estimates } = circumstances;
-        let asked = Asked {
-            caller: caller.clone(),
-            model: request.model.clone(),
-            tokens,
-            tools: !request.tools.is_empty(),
-            now,
-            connectivity,
-            load,
-            spent: None,
-            estimates,
-            issued,
-        };
+        Looked { active, survey, issued, names: Names::NotSought, found: FoundNames::default() }
+    }
+
+    /// Decides about a request.
+    pub(super) fn admit(
+        &self,
+        caller: &Caller,
+        request: &Request,
+        looked: Looked,
+        backends: &[BackendFacts],
+        circumstances: Circumstances,
+    ) -> Admitted {
+        let month = circumstances.month.clone();
+        let asked = looked.asked(caller, request, circumstances);
+        let Looked { active, survey, found, .. } = looked;
         let Some(month) = month else {
             let verdict = asked.decide(&active, &survey, backends);
-            return Admitted { active, survey, asked, verdict, reserved: None };
+            return Admitted { active, survey, found, asked, verdict, reserved: None };
         };
         let ((asked, verdict), reserved) = month.decide(|spent| {
             let asked = Asked { spent: Some(spent), ..asked };
@@ -114,7 +110,7 @@ impl Ruled {
             ((asked, verdict), reserved)
         });
         let reserved = reserved.map(|sum| (month, sum));
-        Admitted { active, survey, asked, verdict, reserved }
+        Admitted { active, survey, found, asked, verdict, reserved }
     }
 
     /// The dollars that a key may spend in a month, where the rules limit it.
@@ -125,6 +121,7 @@ impl Ruled {
 }
 
 /// What a decision depends on beside the request and the rules.
+#[derive(Clone)]
 pub(super) struct Circumstances {
     pub(super) now: Zoned,
     /// Tokens of the prompt, estimated.
@@ -136,6 +133,72 @@ pub(super) struct Circumstances {
     pub(super) month: Option<Arc<Month>>,
     /// Dollars that the request may cost, by cloud backend; empty for a key without a limit.
     pub(super) estimates: BTreeMap<String, f64>,
+}
+
+/// A request that was looked at.
+pub(super) struct Looked {
+    active: Arc<Active>,
+    survey: Survey,
+    /// Values that cannot be looked into and that a backend issued to the key itself, by backend.
+    issued: BTreeMap<String, usize>,
+    names: Names,
+    /// Those that were found.
+    found: FoundNames,
+}
+
+impl Looked {
+    /// Who has to look for names and places in a request before anything of it may leave, and for which rule.
+    pub(super) fn search(
+        &self,
+        caller: &Caller,
+        request: &Request,
+        backends: &[BackendFacts],
+        circumstances: &Circumstances,
+    ) -> Option<Search> {
+        let by = self.active.rules.detection.names.as_ref()?;
+        if !self.active.rules.rule.iter().any(|rule| rule.find_names) {
+            return None;
+        }
+        let asked = self.asked(caller, request, circumstances.clone());
+        let verdict = asked.decide(&self.active, &self.survey, backends);
+        let rule = verdict.rule.filter(|_| verdict.find_names)?;
+        Some(Search { by: by.clone(), rule, policy_hash: self.active.hash.clone() })
+    }
+
+    /// Takes what a search brought, and looks at the request once more with it.
+    pub(super) fn take(&mut self, request: &mut Request, found: Option<FoundNames>) {
+        self.names = Names::Unknown;
+        let Some(found) = found else { return };
+        if let Ok(detector) = self.active.detector.with_names(&found) {
+            self.survey = survey_request(&detector, request);
+            (self.names, self.found) = (Names::Sought, found);
+        }
+    }
+
+    fn asked(&self, caller: &Caller, request: &Request, circumstances: Circumstances) -> Asked {
+        let Circumstances { now, tokens, connectivity, load, month: _, estimates } = circumstances;
+        Asked {
+            caller: caller.clone(),
+            model: request.model.clone(),
+            tokens,
+            tools: !request.tools.is_empty(),
+            now,
+            connectivity,
+            load,
+            spent: None,
+            estimates,
+            issued: self.issued.clone(),
+            names: self.names,
+        }
+    }
+}
+
+/// A search for names and places.
+pub(super) struct Search {
+    pub(super) by: NameSearch,
+    /// The rule that asks for it.
+    pub(super) rule: String,
+    pub(super) policy_hash: String,
 }
 
 /// The facts of a request that do not depend on the policy.
@@ -152,6 +215,7 @@ struct Asked {
     estimates: BTreeMap<String, f64>,
     /// Values that cannot be looked into and that a backend issued to the key itself, by backend.
     issued: BTreeMap<String, usize>,
+    names: Names,
 }
 
 impl Asked {
@@ -171,6 +235,7 @@ impl Asked {
             complexity: None,
             classes: survey.classes(),
             found: survey.counts(),
+            names: self.names,
             unscannable: survey.unscannable_parts(),
             issued: &self.issued,
             minute: u16::try_from(i32::from(self.now.hour()) * 60 + i32::from(self.now.minute()))
@@ -191,6 +256,8 @@ impl Asked {
 pub(super) struct Admitted {
     active: Arc<Active>,
     survey: Survey,
+    /// Names and places in it, as a model found them.
+    found: FoundNames,
     asked: Asked,
     verdict: Verdict,
     /// What is set aside for it, and of which month.
@@ -257,10 +324,15 @@ impl Admitted {
         let newest = ruled.active();
         if newest.hash != self.active.hash {
             // Other rules may look for other things: what they found was found by their own detection.
-            let survey = survey_request(&newest.detector, &mut request);
+            let detector = newest
+                .detector
+                .with_names(&self.found)
+                .map_err(|error| refused(&error.to_string(), "cannot_mask"))?;
+            let survey = survey_request(&detector, &mut request);
             let verdict = self.asked.decide(&newest, &survey, backends);
-            let same =
-                verdict.treatments == self.verdict.treatments && survey.counts() == self.survey.counts();
+            let same = verdict.treatments == self.verdict.treatments
+                && survey.counts() == self.survey.counts()
+                && !verdict.find_names;
             if !verdict.candidates.contains(&candidate.name) || !same {
                 return Err(refused(
                     "the policy was changed and does not allow this attempt any more; send the request again",
@@ -271,11 +343,34 @@ impl Admitted {
         if let Some(most) = self.verdict.max_tokens {
             request.max_tokens = Some(request.max_tokens.map_or(most, |own| own.min(most)));
         }
-        if candidate.locality == Locality::Local || self.verdict.treatments.is_empty() {
+        if candidate.locality == Locality::Local {
+            return Ok((request, None));
+        }
+        request.terms = Terms { labels_ready: self.verdict.labels.is_some(), store: self.verdict.store };
+        // Of the labels as they came: what masking leaves of them is the same for everybody.
+        let labels = self.verdict.labels.map(|how| labels(&ruled.key, how, &request.labels));
+        if self.verdict.treatments.is_empty() {
+            request.labels = labels.unwrap_or_else(|| std::mem::take(&mut request.labels));
             return Ok((request, None));
         }
         let masked = mask_request(&mut request, &self.survey, &self.verdict.treatments, Some(&ruled.key))
             .map_err(|error| refused(&error.to_string(), "cannot_mask"))?;
+        request.labels = labels.unwrap_or_else(|| std::mem::take(&mut request.labels));
         Ok((request, Some(masked.vault).filter(|vault| !vault.is_empty())))
+    }
+}
+
+/// Labels as a rule lets them leave.
+fn labels(key: &HashKey, how: LabelTreatment, own: &Labels) -> Labels {
+    let pseudonym = |label: &Option<String>| match how {
+        LabelTreatment::Drop => None,
+        LabelTreatment::Pseudonym => Some(format!("nf-{}", key.pseudonym("LABEL", label.as_ref()?))),
+    };
+    Labels {
+        user: pseudonym(&own.user),
+        safety_identifier: pseudonym(&own.safety_identifier),
+        prompt_cache_key: pseudonym(&own.prompt_cache_key),
+        metadata: None,
+        store: own.store,
     }
 }

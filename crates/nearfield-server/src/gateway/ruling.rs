@@ -9,7 +9,7 @@ use nearfield_store::{End, NanoDollars};
 use super::account::estimated_tokens;
 use super::attempt::{Course, seller};
 use super::opening::Gate;
-use super::ruled::{Admitted, Circumstances, Ruled};
+use super::ruled::{Circumstances, Ruled};
 use super::{Answer, Caller, Gateway, Unanswered, admission, unrecorded};
 
 impl Gateway {
@@ -20,8 +20,14 @@ impl Gateway {
         mut request: Box<Request>,
         gate: Gate,
     ) -> Result<Answer, Unanswered> {
-        let circumstances = self.circumstances(ruled, caller, &request).await;
-        let admitted: Admitted = ruled.admit(caller, &mut request, &self.facts, circumstances);
+        let mut looked = ruled.look(caller, &mut request, &self.facts);
+        let mut circumstances = self.circumstances(ruled, caller, &request).await;
+        if let Some(search) = looked.search(caller, &request, &self.facts, &circumstances) {
+            let found = Box::pin(self.find_names(caller, &mut request, search)).await;
+            looked.take(&mut request, found);
+            circumstances = self.circumstances(ruled, caller, &request).await;
+        }
+        let admitted = ruled.admit(caller, &request, looked, &self.facts, circumstances);
         let reason = admitted.reason();
         let mut admission = admission(caller, &request, reason.clone(), admitted.hash());
         admission.retention = admitted.retention();

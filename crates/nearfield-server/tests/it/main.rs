@@ -14,6 +14,7 @@ mod leaks;
 mod limits;
 mod local;
 mod local_tools;
+mod names;
 mod prefix;
 mod property;
 mod replies;

@@ -91,6 +91,37 @@ async fn what_leaves_is_masked_and_what_comes_back_is_restored() {
 }
 
 #[tokio::test]
+async fn labels_leave_as_the_rule_says_and_not_as_they_came() {
+    let labelled = |user: &str| {
+        let mut request = asking("hello");
+        request.labels.user = Some(user.to_owned());
+        request.labels.metadata = Some(serde_json::Map::from_iter([("team".to_owned(), json!("blue"))]));
+        request.labels.store = Some(true);
+        request
+    };
+    for (said, store) in
+        [("\"labels\": \"pseudonym\", \"store\": true", true), ("\"labels\": \"drop\"", false)]
+    {
+        let policy = MASKED.replace("\"max_tokens\": 9", said);
+        let case = case(&policy, piecewise(&["hi"]), hello()).await;
+        for user in ["jo@x.org", "al@x.org", "jo@x.org"] {
+            ask(&case, &Caller::new("k"), labelled(user)).await.unwrap();
+        }
+        let seen = case.far.seen.lock().unwrap().clone();
+        let users: Vec<_> = seen.iter().map(|request| request.labels.user.clone()).collect();
+        assert!(seen.iter().all(|request| request.terms.labels_ready && request.labels.metadata.is_none()));
+        assert!(seen.iter().all(|request| request.terms.store == store.then_some(true)));
+        assert!(!format!("{seen:?}").contains("x.org"));
+        if store {
+            assert!(users[0].as_ref().is_some_and(|user| user.starts_with("nf-")), "{users:?}");
+            assert!(users[0] == users[2] && users[0] != users[1], "{users:?}");
+        } else {
+            assert_eq!(users, [None, None, None]);
+        }
+    }
+}
+
+#[tokio::test]
 async fn arguments_of_tools_are_restored_inside_their_json() {
     let call = |arguments: &str| {
         Play::Event(Event::ToolCall {

@@ -45,8 +45,7 @@ impl RulesFile {
             read(&self.path).map_err(|reason| ConfigError::Read { path: self.path.clone(), reason })?;
         let source = Source { path: &self.path, text: &text };
         let rules: Rules = toml::from_str(&text).map_err(|error| source.explain(&error))?;
-        let names: Vec<&str> = self.backends.iter().map(|backend| backend.name.as_str()).collect();
-        rules.check(&names).map_err(|error| source.whole(error.to_string()))?;
+        rules.check(&self.backends).map_err(|error| source.whole(error.to_string()))?;
         let failure =
             lint(&rules, &self.endpoints).into_iter().find(|finding| finding.severity == Severity::Failure);
         match failure {

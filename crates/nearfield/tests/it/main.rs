@@ -13,6 +13,7 @@ mod offline;
 mod policy;
 #[cfg(target_os = "linux")]
 mod reload;
+mod route;
 mod run;
 mod serve;
 mod support;

@@ -82,9 +82,27 @@ struct AskedArgs {
     #[arg(long)]
     tools: bool,
 
+    /// A person's name in TEXT that the model of `[detection.names]` would find; may be given several times
+    #[arg(long, value_name = "NAME")]
+    person: Vec<String>,
+
+    /// A place in TEXT that it would find; may be given several times
+    #[arg(long, value_name = "NAME")]
+    place: Vec<String>,
+
     /// Parts that cannot be looked into, such as images
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
     unscannable: usize,
+}
+
+impl AskedArgs {
+    /// Names and places as a model lists them; `None` where nobody has looked for them.
+    fn names(&self) -> Option<String> {
+        let persons = self.person.iter().map(|name| format!("person: {name}"));
+        let lines: Vec<String> =
+            persons.chain(self.place.iter().map(|name| format!("place: {name}"))).collect();
+        (!lines.is_empty()).then(|| lines.join("\n"))
+    }
 }
 
 /// What else rules look at.
@@ -221,6 +239,7 @@ impl ExplainCommand {
             _ => Connectivity::Online,
         };
         let example = Example {
+            names: asked.names(),
             key: asked.key,
             model: asked.model,
             text: text.unwrap_or_default(),
