@@ -2,6 +2,7 @@
 """Nearfield as a gateway beside redact-gateway, Portkey's gateway and LiteLLM: CPU, latency, throughput, streams."""
 
 import argparse
+import concurrent.futures
 import json
 import os
 import re
@@ -237,13 +238,13 @@ def table(medians, memory):
 
 
 def soak(name, mock, folder, minutes):
-    """Resident memory under 256 connections and 256 streams, each half of the time, and its slope after a quarter."""
-    with Gateway(name, mock, folder) as gateway:
+    """Resident memory under 256 connections and 256 streams at once, and its slope after a quarter."""
+    with Gateway(name, mock, folder) as gateway, concurrent.futures.ThreadPoolExecutor(2) as pool:
         begun, points = time.monotonic(), []
         while time.monotonic() - begun < minutes * 60:
-            gateway.load(256, 5)
-            streams = gateway.load(256, 5, "stream")
+            whole, streams = pool.map(lambda kind: gateway.load(256, 10, kind), ("whole", "stream"))
             points.append(((time.monotonic() - begun) / 60, gateway.resident()))
+            assert whole["errors"] == streams["errors"] == 0, f"{whole['errors']} and {streams['errors']} errors"
             assert streams["lost"] == 0, f"{streams['lost']} pieces lost"
         late = points[len(points) // 4 :]
         x, y = [p[0] for p in late], [p[1] for p in late]
