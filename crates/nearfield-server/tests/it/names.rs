@@ -93,7 +93,7 @@ async fn names_and_places_are_masked_and_come_back() {
     let rows = rows(&case.ledger).await;
     assert_eq!(rows.len(), 2, "the search has a row of its own");
     let search = rows.iter().find(|row| row.reason.starts_with("names and places are looked for")).unwrap();
-    assert_eq!((search.backend.as_deref(), search.outcome), (Some("local"), Some(Outcome::Done)));
+    assert_eq!((search.backend.as_deref(), &search.outcome), (Some("local"), &Some(Outcome::Done)));
     assert!(rows.iter().any(|row| row.reason == "names are masked (personal)"));
 }
 
@@ -112,9 +112,8 @@ async fn a_name_that_the_rule_keeps_stays_here() {
 #[tokio::test]
 async fn what_names_raise_the_class_to_is_decided_by_its_own_rule() {
     let own = POLICY.replace(r#"["health"]"#, r#"["health", "personal"]"#);
-    let case =
-        case(&own.replace(r#""internal", "personal"]"#, r#""internal"]"#), [says("person: Jo Marlow")]);
-    let case = case.await;
+    let own = own.replace(r#""internal", "personal"]"#, r#""internal"]"#);
+    let case = case(&own, [says("person: Jo Marlow")]).await;
     let denied = case.ask("Write to Jo Marlow").await.unwrap_err();
     assert_eq!((denied.code.as_deref(), case.far.calls()), (Some("policy_forbids"), 0));
 }

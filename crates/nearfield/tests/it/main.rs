@@ -17,3 +17,5 @@ mod route;
 mod run;
 mod serve;
 mod support;
+#[cfg(target_os = "linux")]
+mod unfit;
