@@ -42,6 +42,7 @@ pub struct Script {
 #[derive(Debug, Clone)]
 enum Step {
     Write(Bytes),
+    Drip(Bytes),
     Pause(Duration),
     Silence,
     Reset,
@@ -63,6 +64,12 @@ impl Script {
     /// Sends bytes.
     pub fn bytes(mut self, bytes: impl Into<Bytes>) -> Self {
         self.steps.push(Step::Write(bytes.into()));
+        self
+    }
+
+    /// Sends bytes, each in a write of its own; between them whoever reads in the same runtime gets a turn.
+    pub fn byte_by_byte(mut self, bytes: impl Into<Bytes>) -> Self {
+        self.steps.push(Step::Drip(bytes.into()));
         self
     }
 
@@ -346,6 +353,13 @@ async fn serve(mut stream: TcpStream, state: &Mutex<State>, gone: &watch::Sender
                 Step::Write(bytes) => {
                     stream.write_all(&bytes).await?;
                     stream.flush().await?;
+                }
+                Step::Drip(bytes) => {
+                    for byte in bytes.chunks(1) {
+                        stream.write_all(byte).await?;
+                        stream.flush().await?;
+                        tokio::task::yield_now().await;
+                    }
                 }
                 Step::Pause(pause) => {
                     if let Ok(end) = tokio::time::timeout(pause, until_gone(&mut stream)).await {

@@ -7,4 +7,5 @@ pub mod file_server;
 pub mod gguf_conversion;
 pub mod gguf_writer;
 pub mod real_models;
+pub mod recordings;
 pub mod tiny_model;
