@@ -442,7 +442,7 @@ fn is_plain(body: &Value) -> bool {
     let special = ["tools", "response_format", "reasoning_effort"].iter().any(|name| !body[*name].is_null());
     let pictures = body["messages"].to_string().contains("image_url");
     let results = body["messages"].to_string().contains("tool_call_id");
-    let words = ["no-such-model", "overloaded", "refuses"].iter().any(|word| model.contains(word));
+    let words = ["no-such-model", "overloaded", "refuses", "breaks"].iter().any(|word| model.contains(word));
     !(special || pictures || results || words)
 }
 
