@@ -109,7 +109,7 @@ fn compare(read: &Usage, wanted: &Map<String, Value>, counts: &Value) -> Result<
             return Err(format!("{name}: {ours} and not {theirs}"));
         }
     }
-    let images = modal.image_output + modal.audio_output;
+    let no_text = modal.image_output + modal.audio_output;
     // These stand only in some rows' alternatives.
     for (name, ours, field) in [
         ("reasoning", read.reasoning, "output_reasoning_tokens"),
@@ -124,7 +124,7 @@ fn compare(read: &Usage, wanted: &Map<String, Value>, counts: &Value) -> Result<
             read.cached_input - modal.image_cached - modal.audio_cached,
             "cache_text_read_tokens",
         ),
-        ("text out", read.output - images, "output_text_tokens"),
+        ("text out", read.output - no_text, "output_text_tokens"),
     ] {
         compared.push(field);
         if wanted.contains_key(field) && ours != count(wanted, field) {
