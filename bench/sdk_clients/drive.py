@@ -1,4 +1,7 @@
-"""What the official clients must understand of the scripted cloud: text, streams, tools, images and one error each."""
+"""What the official clients must understand of the scripted cloud: text, streams, tools, images and errors.
+
+Errors come before the answer and in the middle of it, where each provider says so in its own way.
+"""
 
 import base64
 import json
@@ -6,13 +9,15 @@ import json
 import anthropic
 import boto3
 import botocore.config
+import botocore.eventstream
 import botocore.exceptions
 import openai
 from google import genai
 from google.genai import errors, types
 from google.oauth2 import service_account
+from openai.providers import bedrock
 
-from guard import ACCESS_KEY, REGION, SECRET_KEY
+from guard import ACCESS_KEY, BEDROCK_KEY, REGION, SECRET_KEY
 
 # One white pixel.
 PNG = base64.b64decode(
@@ -25,6 +30,7 @@ CITIES = [{"city": "Paris"}, {"city": "Rome"}]
 ARN = f"arn:aws:bedrock:{REGION}:123456789012:application-inference-profile/mi1dadi0g15f"
 BEDROCK_MODELS = ["us.amazon.nova-micro-v1:0", ARN]
 HELLO, CAT, SUNNY = "Hello, world", "A cat", "It is sunny"
+COMPLAINT = "as the fault says"
 
 
 def raises(kind, function, *arguments, **named):
@@ -35,11 +41,25 @@ def raises(kind, function, *arguments, **named):
     raise AssertionError(f"no {kind.__name__}")
 
 
+def breaks(kind, stream):
+    """What a stream gives before it raises, and the error."""
+    given = []
+    error = raises(kind, given.extend, stream)
+    return given, error
+
+
+def openai_client(**arguments):
+    return openai.OpenAI(max_retries=0, timeout=30, **arguments)
+
+
 class OpenAiChat:
     name = f"openai {openai.__version__}, chat completions"
 
+    def connect(self, cloud):
+        return openai_client(base_url=f"{cloud.url}/v1", api_key="sk-test")
+
     def __init__(self, cloud, _account):
-        self.client = openai.OpenAI(base_url=f"{cloud.url}/v1", api_key="sk-test", max_retries=0, timeout=30)
+        self.client = self.connect(cloud)
         self.ask = self.client.chat.completions.create
         self.tools = [{"type": "function", "function": {"name": "weather", "parameters": SCHEMA}}]
 
@@ -65,11 +85,17 @@ class OpenAiChat:
         assert answer.choices[0].message.content == SUNNY, answer
 
     def streamed_tools(self):
+        order = []
         with self.client.chat.completions.stream(
             model="gpt-chat", messages=[{"role": "user", "content": "weather?"}], tools=self.tools
         ) as stream:
+            for event in stream:
+                if event.type == "chunk":
+                    deltas = [choice.delta.tool_calls or [] for choice in event.chunk.choices]
+                    order += [call.index for calls in deltas for call in calls if call.function.arguments]
             message = stream.get_final_completion().choices[0].message
         assert [json.loads(call.function.arguments) for call in message.tool_calls] == CITIES, message
+        assert order == [0, 1, 0, 1], f"the calls do not grow in turns: {order}"
 
     def image(self):
         picture = {"type": "image_url", "image_url": {"url": DATA_URL}}
@@ -82,13 +108,43 @@ class OpenAiChat:
     def error(self):
         error = raises(openai.NotFoundError, self.said, model="no-such-model")
         assert error.message and error.type == "invalid_request_error", error.body
+        raises(openai.InternalServerError, self.said, model="overloaded")
+
+    def broken_stream(self):
+        chunks, error = breaks(openai.APIError, self.said(model="breaks", stream=True))
+        assert "".join(chunk.choices[0].delta.content for chunk in chunks) == "Hello", chunks
+        assert (error.message, error.type) == (COMPLAINT, "overloaded_error"), error.body
+        with self.client.chat.completions.stream(
+            model="breaks", messages=[{"role": "user", "content": "hello"}]
+        ) as stream:
+            raises(openai.APIError, stream.get_final_completion)
+
+    def before_the_answer(self):
+        for fault, kind, status, code in [
+            ("S02", openai.RateLimitError, 429, "rate_limit_exceeded"),
+            ("S04", openai.InternalServerError, 503, "unavailable"),
+            ("S12", openai.BadRequestError, 400, "context_length_exceeded"),
+            ("S13", openai.BadRequestError, 400, "content_filter"),
+            ("529", openai.InternalServerError, 529, "overloaded_error"),
+        ]:
+            error = raises(kind, self.said, model=f"fault-{fault}", stream=True)
+            assert (error.status_code, error.code) == (status, code), error.body
+
+    def after_status_200(self):
+        chunks, error = breaks(openai.APIError, self.said(model="fault-error-after-200", stream=True))
+        assert (chunks, error.message, error.type) == ([], COMPLAINT, "server_error"), error.body
+        chunks, _ = breaks(json.JSONDecodeError, self.said(model="fault-S10", stream=True))
+        assert len(chunks) == 20, chunks
 
 
 class OpenAiResponses:
     name = f"openai {openai.__version__}, responses"
 
+    def connect(self, cloud):
+        return openai_client(base_url=f"{cloud.url}/v1", api_key="sk-test")
+
     def __init__(self, cloud, _account):
-        self.client = openai.OpenAI(base_url=f"{cloud.url}/v1", api_key="sk-test", max_retries=0, timeout=30)
+        self.client = self.connect(cloud)
         self.tools = [{"type": "function", "name": "weather", "parameters": SCHEMA, "strict": False}]
 
     def said(self, content="hello", model="gpt-responses", **more):
@@ -132,6 +188,61 @@ class OpenAiResponses:
 
     def error(self):
         raises(openai.NotFoundError, self.said, model="no-such-model")
+
+    def broken_stream(self):
+        for model, text, code in [
+            ("breaks", "Hello", "rate_limit_exceeded"),
+            ("fault-response-failed", "", "server_error"),
+        ]:
+            events = list(self.said(model=model, stream=True))
+            deltas = [event.delta for event in events if event.type == "response.output_text.delta"]
+            assert "".join(deltas).startswith(text), events
+            last = events[-1]
+            assert (last.type, last.response.status) == ("response.failed", "failed"), last
+            assert (last.response.error.code, last.response.error.message) == (code, COMPLAINT), last
+        with self.client.responses.stream(model="breaks", input="hello") as stream:
+            raises(RuntimeError, stream.get_final_response)
+
+
+def signed(cloud, endpoint, path):
+    keys = {"access_key_id": ACCESS_KEY, "secret_access_key": SECRET_KEY}
+    return openai_client(provider=bedrock(endpoint=endpoint, region=REGION, base_url=f"{cloud.url}{path}", **keys))
+
+
+class BedrockChat(OpenAiChat):
+    name = f"openai {openai.__version__}, Bedrock's chat completions, signed"
+
+    def connect(self, cloud):
+        return signed(cloud, "runtime", "/openai/v1")
+
+    def reasoning(self):
+        """As Bedrock has it, under a name that the client passes on as it is."""
+        message = self.said(reasoning_effort="low").choices[0].message
+        assert (message.content, message.reasoning) == ("Hello", "Let me think."), message
+        chunks = [chunk for chunk in self.said(reasoning_effort="low", stream=True) if chunk.choices]
+        thought = "".join(getattr(chunk.choices[0].delta, "reasoning", None) or "" for chunk in chunks)
+        assert thought == "Let me think." and chunks[0].service_tier == "default", chunks
+
+
+class BedrockChatWithKey(BedrockChat):
+    name = f"openai {openai.__version__}, Bedrock's chat completions, with a key"
+
+    def connect(self, cloud):
+        return openai_client(base_url=f"{cloud.url}/openai/v1", api_key=BEDROCK_KEY)
+
+
+class BedrockResponses(OpenAiResponses):
+    name = f"openai {openai.__version__}, Bedrock's responses, signed"
+
+    def connect(self, cloud):
+        return signed(cloud, "runtime", "/openai/v1")
+
+
+class MantleResponses(OpenAiResponses):
+    name = f"openai {openai.__version__}, responses of Bedrock's Mantle, signed"
+
+    def connect(self, cloud):
+        return signed(cloud, "mantle", "/v1")
 
 
 class Anthropic:
@@ -190,6 +301,12 @@ class Anthropic:
         error = raises(anthropic.APIStatusError, self.said, model="overloaded")
         assert error.status_code == 529, error
 
+    def broken_stream(self):
+        with self.client.messages.stream(**self.arguments(model="breaks")) as stream:
+            pieces, error = breaks(anthropic.APIStatusError, stream.text_stream)
+        assert "".join(pieces).startswith("Hello"), pieces
+        assert error.body["error"] == {"type": "overloaded_error", "message": COMPLAINT}, error.body
+
 
 class Gemini:
     name = f"google-genai {genai.__version__}, Gemini API"
@@ -207,10 +324,11 @@ class Gemini:
     def said(self, contents="hello", model="gemini-test", config=None):
         return self.client.models.generate_content(model=model, contents=contents, config=config)
 
+    def streaming(self, contents="hello", model="gemini-test", config=None):
+        return self.client.models.generate_content_stream(model=model, contents=contents, config=config)
+
     def streamed(self, contents="hello", config=None):
-        return list(
-            self.client.models.generate_content_stream(model="gemini-test", contents=contents, config=config)
-        )
+        return list(self.streaming(contents, config=config))
 
     def text(self):
         answer = self.said()
@@ -250,6 +368,11 @@ class Gemini:
     def error(self):
         error = raises(errors.ClientError, self.said, model="no-such-model")
         assert (error.code, error.status) == (404, "NOT_FOUND"), error
+
+    def broken_stream(self):
+        chunks, error = breaks(errors.ServerError, self.streaming(model="breaks"))
+        assert "".join(chunk.text for chunk in chunks) == "Hello", chunks
+        assert (error.code, error.status, error.message) == (503, "UNAVAILABLE", COMPLAINT), error
 
 
 class Vertex(Gemini):
@@ -336,6 +459,40 @@ class Bedrock:
         assert error.response["ResponseMetadata"]["HTTPStatusCode"] == 400, error.response
         raises(self.client.exceptions.ServiceUnavailableException, self.said, model="overloaded")
 
+    def broken_stream(self):
+        for model, count in [("breaks", 2), ("fault-exception-frame", 0)]:
+            stream = self.client.converse_stream(**self.arguments(model=model))["stream"]
+            events, error = breaks(botocore.exceptions.EventStreamError, stream)
+            assert len(events) == count, events
+            told = error.response["Error"]
+            assert (told["Code"], told["Message"]) == ("throttlingException", COMPLAINT), error.response
+        stream = self.client.converse_stream(**self.arguments(model="fault-bad-checksum"))["stream"]
+        events, _ = breaks(botocore.eventstream.ChecksumMismatch, stream)
+        assert not events, events
 
-SDKS = [OpenAiChat, OpenAiResponses, Anthropic, Gemini, Vertex, Bedrock]
-STEPS = ["text", "stream", "tools_and_results", "streamed_tools", "image", "reasoning", "refusal", "error"]
+
+SDKS = [
+    OpenAiChat,
+    OpenAiResponses,
+    Anthropic,
+    Gemini,
+    Vertex,
+    Bedrock,
+    BedrockChat,
+    BedrockChatWithKey,
+    BedrockResponses,
+    MantleResponses,
+]
+STEPS = [
+    "text",
+    "stream",
+    "tools_and_results",
+    "streamed_tools",
+    "image",
+    "reasoning",
+    "refusal",
+    "error",
+    "broken_stream",
+    "before_the_answer",
+    "after_status_200",
+]

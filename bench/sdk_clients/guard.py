@@ -10,13 +10,14 @@ import json
 import subprocess
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from urllib.parse import parse_qs
+from urllib.parse import parse_qs, urlsplit
 
 import botocore.auth
 import botocore.awsrequest
 import botocore.credentials
 from google.auth import jwt
 
+BEDROCK_KEY = "bedrock-api-key-test"
 ACCESS_KEY, SECRET_KEY, REGION = "AKIDEXAMPLE", "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY", "us-east-1"
 SCOPE = "https://www.googleapis.com/auth/cloud-platform"
 
@@ -26,7 +27,9 @@ def signature_fault(method, target, headers, body):
     kind, _, rest = headers["authorization"].partition(" ")
     fields = dict(part.strip().split("=", 1) for part in rest.split(","))
     key, date, region, service, end = fields["Credential"].split("/")
-    if (kind, key, region, service, end) != ("AWS4-HMAC-SHA256", ACCESS_KEY, REGION, "bedrock", "aws4_request"):
+    # Mantle is a service of its own. Here it has the paths under /v1, which AWS's other endpoints have not.
+    wanted = "bedrock-mantle" if target.startswith("/v1/") else "bedrock"
+    if (kind, key, region, service, end) != ("AWS4-HMAC-SHA256", ACCESS_KEY, REGION, wanted, "aws4_request"):
         return "the scope is wrong"
     signed = fields["SignedHeaders"].split(";")
     if missing := {"host", "x-amz-date"} - set(signed):
@@ -41,7 +44,7 @@ def signature_fault(method, target, headers, body):
     )
     # The header's word for the body's digest is not taken.
     digest = request.headers.get("x-amz-content-sha256")
-    signer = botocore.auth.SigV4Auth(botocore.credentials.Credentials(ACCESS_KEY, SECRET_KEY), "bedrock", region)
+    signer = botocore.auth.SigV4Auth(botocore.credentials.Credentials(ACCESS_KEY, SECRET_KEY), service, region)
     if digest and digest != signer.payload(request):
         return "the body's digest is wrong"
     request.context["timestamp"] = headers["x-amz-date"]
@@ -114,14 +117,18 @@ class Cloud:
             # Google's own library names Google's address whatever the key file says; ours names the file's.
             audiences = [f"{self.url}/token", "https://oauth2.googleapis.com/token"]
             return 401, statement_fault(body, self.account, audiences)
-        if target.startswith("/model/"):
+        if target.startswith("/openai/") and headers.get("authorization") == f"Bearer {BEDROCK_KEY}":
+            return 0, None
+        if target.startswith(("/model/", "/openai/")):
             return 403, "no signature"
         return 0, None
 
     def pass_on(self, handler):
         body = handler.rfile.read(int(handler.headers.get("content-length", 0)))
         headers = {name.lower(): value for name, value in handler.headers.items()}
-        status, fault = self.fault(handler.command, handler.path, headers, body)
+        # Who takes the guard for a proxy writes the whole address.
+        target = urlsplit(handler.path)._replace(scheme="", netloc="").geturl()
+        status, fault = self.fault(handler.command, target, headers, body)
         if fault:
             self.rejected.append(fault)
             # As AWS puts it; Google's error has no effect on who reads only the status.
@@ -129,7 +136,7 @@ class Cloud:
                 "x-amzn-errortype": "InvalidSignatureException"
             }
         else:
-            status, kind, more, answer = self.send(handler.command, handler.path, headers, body)
+            status, kind, more, answer = self.send(handler.command, target, headers, body)
         handler.send_response(status)
         for name, value in {**more, "Content-Type": kind, "Content-Length": str(len(answer))}.items():
             handler.send_header(name, value)

@@ -8,7 +8,7 @@ from google.genai import types
 
 import drive
 from drive import DATA_URL, PNG, PNG64, SCHEMA
-from guard import ACCESS_KEY, REGION, SECRET_KEY
+from guard import ACCESS_KEY, BEDROCK_KEY, REGION, SECRET_KEY
 from serving import Serve, data_folder
 
 CONFIG = """
@@ -58,7 +58,37 @@ region = "{region}"
 access_key_id = "env:AWS_ID"
 secret_access_key = "env:AWS_SECRET"
 models = {bedrock}
+
+[backend.bedrock-chat]
+kind = "bedrock"
+api = "chat"
+base_url = "{url}"
+region = "{region}"
+access_key_id = "env:AWS_ID"
+secret_access_key = "env:AWS_SECRET"
+models = ["{oss}"]
+
+[backend.bedrock-chat-with-key]
+kind = "bedrock"
+api = "chat"
+base_url = "{url}"
+region = "{region}"
+key = "env:BEDROCK_KEY"
+models = ["{small_oss}"]
+
+# Mantle is known by its name: the guard is the proxy that leads there.
+[backend.bedrock-mantle]
+kind = "bedrock"
+api = "responses"
+base_url = "http://bedrock-mantle.{region}.api.aws/v1"
+allow_plaintext = true
+proxy = "{url}"
+region = "{region}"
+access_key_id = "env:AWS_ID"
+secret_access_key = "env:AWS_SECRET"
+models = ["{mantle}"]
 """
+OSS, SMALL_OSS, MANTLE = "openai.gpt-oss-120b-1:0", "openai.gpt-oss-20b-1:0", "openai.gpt-oss-120b"
 
 
 class Nearfield(Serve):
@@ -66,8 +96,12 @@ class Nearfield(Serve):
 
     def __init__(self, binary, cloud, account):
         models = json.dumps(drive.BEDROCK_MODELS)
-        config = CONFIG.format(url=cloud.url, account=account, region=REGION, bedrock=models)
-        keys = {"CLOUD_KEY": "sk-cloud", "AWS_ID": ACCESS_KEY, "AWS_SECRET": SECRET_KEY}
+        config = CONFIG.format(
+            url=cloud.url, account=account, region=REGION, bedrock=models, oss=OSS, small_oss=SMALL_OSS, mantle=MANTLE
+        )
+        keys = {
+            "CLOUD_KEY": "sk-cloud", "BEDROCK_KEY": BEDROCK_KEY, "AWS_ID": ACCESS_KEY, "AWS_SECRET": SECRET_KEY,
+        }
         super().__init__(binary, data_folder(), config=config, environment=keys)
 
     def ask(self, **arguments):
@@ -103,6 +137,9 @@ class Call:
         nearfield.ask(**self.ours)
         ours = cloud.last()
         assert theirs is not ours and theirs["headers"].get("user-agent") != ours["headers"].get("user-agent")
+        shown = [request["headers"].get("authorization", "").split("/")[0] for request in (theirs, ours)]
+        signed = [text for text in shown if text.startswith("AWS4")]
+        assert len(signed) != 1, f"only one of them is signed: {shown}"
         bodies = [json.loads(request["body"]) for request in (theirs, ours)]
         if show:
             print(*(json.dumps(body, indent=1) for body in bodies), sep="\n")
@@ -138,15 +175,15 @@ ASK_HELLO = {"messages": HELLO, "max_completion_tokens": 64, **SETTINGS}
 ASK_PICTURE = {"messages": [PICTURE], "max_completion_tokens": 64}
 
 
-def chat(**arguments):
+def chat(model="gpt-chat", **arguments):
     def ask(sdk):
-        list(sdk.ask(model="gpt-chat", stream=True, stream_options={"include_usage": True}, **arguments))
+        list(sdk.ask(model=model, stream=True, stream_options={"include_usage": True}, **arguments))
 
     return ask
 
 
-def responses(**arguments):
-    return lambda sdk: list(sdk.client.responses.create(model="gpt-responses", stream=True, **arguments))
+def responses(model="gpt-responses", **arguments):
+    return lambda sdk: list(sdk.client.responses.create(model=model, stream=True, **arguments))
 
 
 def claude(**arguments):
@@ -202,7 +239,7 @@ BEDROCK_TOOL = {"toolSpec": {
 CLAUDE_IMAGE = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": PNG64}}
 NOVA, ARN = drive.BEDROCK_MODELS
 
-KEEP = {"store": "Nearfield asks OpenAI not to keep answers unless configuration allows it"}
+KEEP = {"store": "Nearfield asks that answers are not kept unless configuration allows it"}
 STRICT = {"tools[0].strict": "absent means true in Responses and false in chat completions, as the caller asked"}
 ROLE = {"systemInstruction.role": "the client writes a role that the API ignores"}
 SCHEMA_AT = "tools[0].functionDeclarations[0]"
@@ -264,4 +301,16 @@ CALLS = [
     Call("bedrock, image", drive.Bedrock,
          converse(NOVA, [user({"text": "what?"}, {"image": {"format": "png", "source": {"bytes": PNG}}})]),
          {"model": NOVA, **ASK_PICTURE}),
+    Call("bedrock's chat completions, text", drive.BedrockChat,
+         chat(OSS, messages=HELLO, max_completion_tokens=64, stop=["END"], **SETTINGS),
+         {"model": OSS, "stop": ["END"], **ASK_HELLO}),
+    Call("bedrock's chat completions, tool and result", drive.BedrockChat,
+         chat(OSS, messages=ROUND, tools=TOOLS, max_completion_tokens=64), {"model": OSS, **ASK_ROUND}),
+    Call("bedrock's chat completions, image, key", drive.BedrockChatWithKey,
+         chat(SMALL_OSS, messages=[PICTURE], max_completion_tokens=64), {"model": SMALL_OSS, **ASK_PICTURE}),
+    Call("bedrock's mantle, text", drive.MantleResponses,
+         responses(MANTLE, input=HELLO, max_output_tokens=64, **SETTINGS), {"model": MANTLE, **ASK_HELLO}, KEEP),
+    Call("bedrock's mantle, tool and result", drive.MantleResponses,
+         responses(MANTLE, input=RESPONSES_ROUND, max_output_tokens=64, tools=[{"type": "function", **FUNCTION}]),
+         {"model": MANTLE, **ASK_ROUND}, {**KEEP, **STRICT}),
 ]

@@ -111,7 +111,8 @@ impl Dialect {
         }
     }
 
-    /// Reads the counts of an answer: the object that stands under `usage`, or under `usageMetadata`.
+    /// Reads the counts of an answer: the object that stands under `usage`, or under `usageMetadata`, or, in Cohere's
+    /// embeddings, under `meta`.
     pub fn decode_usage(self, value: &Value) -> Option<Usage> {
         match self {
             Self::OpenAiChat => openai::decode_usage(value),

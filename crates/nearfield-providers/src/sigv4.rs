@@ -14,8 +14,6 @@ use crate::Secret;
 use crate::client::Request;
 use crate::encoding::{hex, hmac_sha256, sha256_hex};
 
-const SERVICE: &str = "bedrock";
-
 /// Who signs, and for which region.
 #[derive(Clone)]
 pub(crate) struct Signer {
@@ -37,6 +35,7 @@ impl Signer {
         let time = amz_date(now);
         let day = time.get(..8)?;
         let host = request.uri().authority()?.as_str().to_owned();
+        let service = service(&host);
         let mut headers = vec![("host", host.clone()), ("x-amz-date", time.clone())];
         if let Some(kind) = request.headers().get(CONTENT_TYPE) {
             headers.push(("content-type", kind.to_str().ok()?.trim().to_owned()));
@@ -56,10 +55,10 @@ impl Signer {
             canonical_query(request.uri()),
             sha256_hex(body)
         );
-        let scope = format!("{day}/{}/{SERVICE}/aws4_request", self.region);
+        let scope = format!("{day}/{}/{service}/aws4_request", self.region);
         let to_sign = format!("AWS4-HMAC-SHA256\n{time}\n{scope}\n{}", sha256_hex(canonical.as_bytes()));
         let mut key = hmac_sha256(format!("AWS4{}", self.secret.expose()).as_bytes(), day.as_bytes());
-        for part in [self.region.as_str(), SERVICE, "aws4_request"] {
+        for part in [self.region.as_str(), service, "aws4_request"] {
             key = hmac_sha256(&key, part.as_bytes());
         }
         let signature = hex(&hmac_sha256(&key, to_sign.as_bytes()));
@@ -79,6 +78,17 @@ impl Signer {
             put(HeaderName::from_static("x-amz-security-token"), token.expose(), true)?;
         }
         put(AUTHORIZATION, &authorization, true)
+    }
+}
+
+/// The service that a host belongs to: the endpoint that AWS calls Mantle is one of its own.
+fn service(host: &str) -> &'static str {
+    let name = host.split(':').next().unwrap_or_default();
+    let mut labels = name.split('.').map(|label| label.strip_suffix("-fips").unwrap_or(label));
+    if labels.any(|label| label.eq_ignore_ascii_case("bedrock-mantle")) {
+        "bedrock-mantle"
+    } else {
+        "bedrock"
     }
 }
 
@@ -170,6 +180,20 @@ mod tests {
                 "2bf2a35e4bbd451e3a2add3d8c64250b55750a3f4af1bdfddced830ae2738224",
             ),
             (
+                "https://bedrock-runtime.us-east-1.amazonaws.com/openai/v1/chat/completions",
+                "us-east-1",
+                "{\"model\":\"m\"}",
+                None,
+                "cdf72098ccea20ca9c928c4449f29d00832615f694c000e0b4fcfb3d744428c5",
+            ),
+            (
+                "https://bedrock-mantle.us-east-1.api.aws/v1/responses",
+                "us-east-1",
+                "{\"model\":\"m\"}",
+                None,
+                "3671d238756412c70816423e7eee23b8f75465ce28e74847955159e26fa15ba0",
+            ),
+            (
                 "http://127.0.0.1:8080/model/m/converse",
                 "us-east-1",
                 "",
@@ -181,6 +205,19 @@ mod tests {
             let authorization = request.headers()[AUTHORIZATION].to_str().unwrap();
             assert!(authorization.ends_with(signature), "{url}: {authorization}");
             assert_eq!(request.headers()["x-amz-date"], "20261125T003000Z");
+        }
+    }
+
+    #[test]
+    fn the_host_tells_the_service() {
+        for (host, expected) in [
+            ("bedrock-mantle.us-east-1.api.aws", "bedrock-mantle"),
+            ("vpce-1-a.bedrock-mantle.us-east-1.vpce.amazonaws.com:443", "bedrock-mantle"),
+            ("bedrock-runtime-fips.us-east-1.amazonaws.com", "bedrock"),
+            ("bedrock-mantle-cache.example", "bedrock"),
+            ("127.0.0.1:8080", "bedrock"),
+        ] {
+            assert_eq!(service(host), expected, "{host}");
         }
     }
 

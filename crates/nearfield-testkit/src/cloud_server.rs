@@ -42,6 +42,7 @@ pub struct Script {
 #[derive(Debug, Clone)]
 enum Step {
     Write(Bytes),
+    Drip(Bytes),
     Pause(Duration),
     Silence,
     Reset,
@@ -63,6 +64,12 @@ impl Script {
     /// Sends bytes.
     pub fn bytes(mut self, bytes: impl Into<Bytes>) -> Self {
         self.steps.push(Step::Write(bytes.into()));
+        self
+    }
+
+    /// Sends bytes, each in a write of its own; between them whoever reads in the same runtime gets a turn.
+    pub fn byte_by_byte(mut self, bytes: impl Into<Bytes>) -> Self {
+        self.steps.push(Step::Drip(bytes.into()));
         self
     }
 
@@ -347,6 +354,13 @@ async fn serve(mut stream: TcpStream, state: &Mutex<State>, gone: &watch::Sender
                     stream.write_all(&bytes).await?;
                     stream.flush().await?;
                 }
+                Step::Drip(bytes) => {
+                    for byte in bytes.chunks(1) {
+                        stream.write_all(byte).await?;
+                        stream.flush().await?;
+                        tokio::task::yield_now().await;
+                    }
+                }
                 Step::Pause(pause) => {
                     if let Ok(end) = tokio::time::timeout(pause, until_gone(&mut stream)).await {
                         gone.send_modify(|gone| *gone += 1);
@@ -428,7 +442,7 @@ fn is_plain(body: &Value) -> bool {
     let special = ["tools", "response_format", "reasoning_effort"].iter().any(|name| !body[*name].is_null());
     let pictures = body["messages"].to_string().contains("image_url");
     let results = body["messages"].to_string().contains("tool_call_id");
-    let words = ["no-such-model", "overloaded", "refuses"].iter().any(|word| model.contains(word));
+    let words = ["no-such-model", "overloaded", "refuses", "breaks"].iter().any(|word| model.contains(word));
     !(special || pictures || results || words)
 }
 

@@ -67,14 +67,14 @@ impl From<Usage> for WireUsage {
 /// Reads a `usage` object into disjoint buckets, whose sum is the provider's total.
 ///
 /// Servers differ in where hidden reasoning stands: inside `completion_tokens` (OpenAI), beside it (the total shows
-/// that), or nowhere but in the total, which then stays unattributed. Without both main counts there is no usage.
+/// that), or nowhere but in the total, which then stays unattributed. Without the main counts there is no usage.
 pub(crate) fn decode(value: &Value) -> Option<Usage> {
     let count = |path: &[&str]| value.count(path);
-    let prompt = count(&["prompt_tokens"])?;
-    let completion = count(&["completion_tokens"])?;
+    let (prompt, completion) = main_counts(value)?;
     let sum = prompt.checked_add(completion)?;
     let cached = count(&["prompt_tokens_details", "cached_tokens"])
         .or_else(|| count(&["prompt_cache_hit_tokens"]))
+        .or_else(|| count(&["cached_tokens"]))
         .unwrap_or(0)
         .min(prompt);
     let cache_write =
@@ -103,6 +103,23 @@ pub(crate) fn decode(value: &Value) -> Option<Usage> {
         ..Usage::default()
     };
     Some(usage.check_total(total))
+}
+
+/// The prompt's and the answer's counts.
+///
+/// A service that generates nothing names a prompt and a total; what the total holds beyond the prompt is nobody's.
+/// Cohere counts what its models read and wrote under `tokens`, and what it charges under `billed_units`, which is all
+/// that its embeddings have.
+fn main_counts(value: &Value) -> Option<(u64, u64)> {
+    let of = |part: &str, name: &str| value.count(&[part, name]);
+    if let Some(prompt) = value.count(&["prompt_tokens"]) {
+        let completion = value.count(&["completion_tokens"]);
+        return Some((prompt, completion.or_else(|| value.count(&["total_tokens"]).map(|_| 0))?));
+    }
+    if let Some(input) = of("tokens", "input_tokens") {
+        return Some((input, of("tokens", "output_tokens")?));
+    }
+    Some((of("billed_units", "input_tokens")?, of("billed_units", "output_tokens").unwrap_or(0)))
 }
 
 #[cfg(test)]
@@ -151,6 +168,27 @@ mod tests {
                 .warning()
                 .is_none()
         );
+    }
+
+    #[test]
+    fn services_that_embed_have_no_answer() {
+        assert_eq!(buckets(json!({"prompt_tokens": 4, "total_tokens": 4})), Some([4, 0, 0, 0, 0]));
+        assert_eq!(buckets(json!({"prompt_tokens": 4, "total_tokens": 6})), Some([4, 0, 0, 0, 2]));
+        assert_eq!(
+            buckets(
+                json!({"api_version": {"version": "2"}, "billed_units": {"image_tokens": 0, "input_tokens": 4}})
+            ),
+            Some([4, 0, 0, 0, 0])
+        );
+    }
+
+    #[test]
+    fn cohere_counts_what_was_read_apart_from_what_it_charges() {
+        let charged = json!({"input_tokens": 41, "output_tokens": 25});
+        let value = json!({"billed_units": charged, "cached_tokens": 144,
+            "tokens": {"input_tokens": 1441, "output_tokens": 54}});
+        assert_eq!(buckets(value), Some([1297, 144, 54, 0, 0]));
+        assert_eq!(buckets(json!({"billed_units": charged})), Some([41, 0, 25, 0, 0]));
     }
 
     #[test]

@@ -1,205 +1,22 @@
 //! Recorded exchanges with real providers: every request that asks for an answer, and every such answer.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
 
-use nearfield_api::bedrock::EventStreamDecoder;
-use nearfield_api::openai::{Limits, UpstreamOptions, decode_error};
-use nearfield_api::sse::{Decoder, SseEvent};
+use nearfield_api::openai::{UpstreamOptions, decode_error};
+use nearfield_api::sse::SseEvent;
 use nearfield_api::{Dialect, Error, ErrorKind, Event, FinishReason, Prompt, Request};
+use nearfield_testkit::recordings::{self, Exchange, Kind, Received, decode, test_data};
 use serde_json::Value;
 
 use crate::same_json::differences;
 
-/// The folder of outside test data, or `None` (said aloud) when it is not there. With `CI` set it must be there.
-pub(crate) fn test_data(below: &str) -> Option<PathBuf> {
-    let root = std::env::var_os("NEARFIELD_TEST_DATA").map_or_else(
-        || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/data")),
-        PathBuf::from,
-    );
-    let path = root.join(below);
-    if path.exists() {
-        return Some(path);
-    }
-    assert!(std::env::var_os("CI").is_none(), "{} is missing; set NEARFIELD_TEST_DATA", path.display());
-    eprintln!("skipped: {} is missing; set NEARFIELD_TEST_DATA", path.display());
-    None
-}
-
-/// One exchange.
-pub(crate) struct Exchange {
-    pub(crate) name: String,
-    method: String,
-    uri: String,
-    sent: Option<Value>,
-    status: u16,
-    pub(crate) received: Received,
-}
-
-pub(crate) enum Received {
-    Json(Value),
-    Bytes(Vec<u8>),
-    Nothing,
-}
-
-/// What an exchange is.
-enum Kind {
-    /// An answer in a dialect.
-    Answer(Dialect),
-    /// Something else, and what.
-    Else(&'static str),
-}
-
-impl Exchange {
-    fn kind(&self) -> Kind {
-        let path = self.uri.split('?').next().unwrap_or_default();
-        let is = |part: &str| path.contains(part);
-        Kind::Else(match self.method.as_str() {
-            "POST" if path.ends_with("/chat/completions") => return Kind::Answer(Dialect::OpenAiChat),
-            "POST" if path.ends_with("/v1/responses") => return Kind::Answer(Dialect::OpenAiResponses),
-            "POST" if path.ends_with("/v1/messages") => return Kind::Answer(Dialect::Anthropic),
-            "POST" if is(":generateContent") || is(":streamGenerateContent") => {
-                return Kind::Answer(Dialect::Gemini);
-            }
-            "POST" if path.ends_with("/converse") || path.ends_with("/converse-stream") => {
-                return Kind::Answer(Dialect::Bedrock);
-            }
-            "GET" if is("/v1/responses/") => return Kind::Answer(Dialect::OpenAiResponses),
-            _ if is("count_tokens") || is("countTokens") || is("count-tokens") || is("input_tokens") => {
-                "counts tokens and answers nothing"
-            }
-            _ if is("/responses/compact") => "shortens a conversation and answers nothing",
-            _ if is("/files") || is("vector_stores") || is("fileSearchStores") || is("/upload/") => {
-                "keeps files at the provider"
-            }
-            _ if is("/conversations") => "keeps conversations at the provider",
-            "GET" => "fetches a file from somewhere else",
-            _ => "is not known",
-        })
-    }
-
-    fn streams(&self) -> bool {
-        matches!(&self.received, Received::Bytes(bytes) if !bytes.trim_ascii_start().starts_with(b"{"))
-    }
-
-    /// The model in the address, decoded.
-    fn model(&self) -> String {
-        let path = self.uri.split('?').next().unwrap_or_default();
-        let name =
-            path.rsplit_once("/models/").or_else(|| path.rsplit_once("/model/")).map_or("", |(_, name)| name);
-        let name = name.split([':', '/']).next().unwrap_or_default();
-        name.replace("%3A", ":").replace("%2F", "/")
-    }
-
-    /// The request in the tree.
-    fn request(&self, dialect: Dialect) -> Result<Request, Error> {
-        let body = self.sent.as_ref().map(Value::to_string).unwrap_or_default();
-        let streams = self.uri.contains("stream");
-        dialect.decode_request(body.as_bytes(), &self.model(), streams, &Limits::default())
-    }
-}
-
-/// The reader of YAML leaves binary text as it is: base64.
-fn plain(value: &serde_yaml_ng::Value, binary: bool) -> Received {
-    match value.as_str() {
-        Some(text) if binary => Received::Bytes(base64(text)),
-        Some(text) => Received::Bytes(text.as_bytes().to_vec()),
-        None => Received::Nothing,
-    }
-}
-
-fn base64(text: &str) -> Vec<u8> {
-    let digit = |byte: u8| match byte {
-        b'A'..=b'Z' => Some(byte - b'A'),
-        b'a'..=b'z' => Some(byte - b'a' + 26),
-        b'0'..=b'9' => Some(byte - b'0' + 52),
-        b'+' => Some(62),
-        b'/' => Some(63),
-        _ => None,
-    };
-    let (mut bytes, mut bits, mut held) = (Vec::new(), 0_u32, 0);
-    for value in text.bytes().filter_map(digit) {
-        bits = bits << 6 | u32::from(value);
-        held += 6;
-        if held >= 8 {
-            held -= 8;
-            bytes.push((bits >> held) as u8);
-        }
-    }
-    bytes
-}
-
-fn read(file: &Path) -> Vec<Exchange> {
-    let text = std::fs::read_to_string(file).unwrap();
-    let cassette: serde_yaml_ng::Value = serde_yaml_ng::from_str(&text).unwrap();
-    let folder = file.parent().unwrap().file_name().unwrap().display().to_string();
-    let name = format!("{folder}/{}", file.file_name().unwrap().display());
-    let interactions = cassette["interactions"].as_sequence().cloned().unwrap_or_default();
-    let tree = |value: &serde_yaml_ng::Value| serde_json::to_value(value).ok().filter(|tree| !tree.is_null());
-    interactions
-        .iter()
-        .enumerate()
-        .map(|(i, interaction)| {
-            let (request, response) = (&interaction["request"], &interaction["response"]);
-            let text = |value: &serde_yaml_ng::Value| value.as_str().unwrap_or_default().to_owned();
-            let body = |value: &serde_yaml_ng::Value| match value.get("body") {
-                Some(serde_yaml_ng::Value::Mapping(_)) => value["body"]["string"].clone(),
-                Some(body) => body.clone(),
-                None => serde_yaml_ng::Value::Null,
-            };
-            let sent = tree(&request["parsed_body"])
-                .or_else(|| serde_json::from_str(body(request).as_str().unwrap_or_default()).ok());
-            let received = match tree(&response["parsed_body"]) {
-                Some(tree) => Received::Json(tree),
-                None => plain(&body(response), text(&request["uri"]).ends_with("/converse-stream")),
-            };
-            Exchange {
-                name: format!("{name} #{i}"),
-                method: text(&request["method"]),
-                uri: text(&request["uri"]),
-                sent,
-                status: response["status"]["code"].as_u64().unwrap() as u16,
-                received,
-            }
-        })
-        .collect()
-}
-
 fn exchanges() -> Option<Vec<Exchange>> {
-    let root = test_data("cassettes")?;
-    let mut files = Vec::new();
-    for folder in
-        std::fs::read_dir(root).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_dir())
-    {
-        files.extend(std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()));
-    }
-    files.sort();
-    Some(files.iter().flat_map(|file| read(file)).collect())
+    recordings::exchanges().unwrap()
 }
 
 /// The frames of a stream that comes in pieces.
 fn frames<'a>(dialect: Dialect, pieces: impl IntoIterator<Item = &'a [u8]>) -> Vec<SseEvent> {
-    let mut frames = Vec::new();
-    if dialect == Dialect::Bedrock {
-        let mut decoder = EventStreamDecoder::new(1 << 20);
-        pieces.into_iter().for_each(|piece| decoder.push(piece, &mut frames).unwrap());
-        decoder.finish().unwrap();
-        return frames;
-    }
-    let mut decoder = Decoder::new(1 << 20);
-    pieces.into_iter().for_each(|piece| decoder.push(piece, &mut frames).unwrap());
-    frames.extend(decoder.finish().unwrap());
-    frames
-}
-
-fn decode(dialect: Dialect, frames: &[SseEvent], request: &Request) -> Result<Vec<Event>, Error> {
-    let mut decoder = dialect.decoder(request, &request.model);
-    let mut events = Vec::new();
-    for frame in frames {
-        decoder.push(frame, &mut events)?;
-    }
-    decoder.finish(&mut events)?;
-    Ok(events)
+    recordings::frames(dialect, pieces).unwrap()
 }
 
 fn answer(exchange: &Exchange, dialect: Dialect, request: &Request) -> Result<Vec<Event>, Error> {
@@ -437,17 +254,24 @@ fn windows(dialect: Dialect, bytes: &[u8]) -> Vec<&[u8]> {
 fn recorded_usage_is_split_as_expected() {
     let Some(file) = test_data("prices/usage_bodies.jsonl") else { return };
     let text = std::fs::read_to_string(file).unwrap();
-    let (mut checked, mut unattributed) = (0, 0);
+    let mut compared: BTreeMap<&str, usize> = BTreeMap::new();
+    let mut unattributed = 0;
     let mut wrong = Vec::new();
     for line in text.lines() {
         let row: Value = serde_json::from_str(line).unwrap();
-        checked += 1;
         match crate::usage_rows::check(&row) {
-            Ok(usage) => unattributed += u32::from(usage.unattributed > 0),
+            Ok((whose, usage)) => {
+                *compared.entry(whose).or_default() += 1;
+                unattributed += u32::from(usage.unattributed > 0);
+            }
             Err(why) => wrong.push(format!("{why}: {row}")),
         }
     }
-    eprintln!("{checked} bodies, {unattributed} with tokens that nobody names");
-    assert!(wrong.is_empty(), "{} of {checked}:\n{}", wrong.len(), wrong.join("\n"));
-    assert!(checked > 1000);
+    let (all, rows) = (compared.values().sum::<usize>(), text.lines().count());
+    for (whose, count) in &compared {
+        eprintln!("compared: {count} x {whose}");
+    }
+    eprintln!("{all} of {rows} bodies, {unattributed} with tokens that nobody names");
+    assert!(wrong.is_empty(), "{} of {rows}:\n{}", wrong.len(), wrong.join("\n"));
+    assert!(all == rows && rows >= 1051, "{all} of {rows}");
 }
