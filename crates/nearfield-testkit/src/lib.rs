@@ -1,4 +1,5 @@
-//! What the tests of several crates share: servers that misbehave, and writers of model files.
+//! What the tests of several crates share: a backend and servers that do what a test tells them, and writers of model
+//! files.
 
 pub mod cloud_dialects;
 pub mod cloud_faults;
@@ -7,4 +8,5 @@ pub mod file_server;
 pub mod gguf_conversion;
 pub mod gguf_writer;
 pub mod real_models;
+pub mod scripted;
 pub mod tiny_model;

@@ -19,8 +19,10 @@ mod property;
 mod replies;
 mod rows;
 mod rules;
-mod scripted;
 mod shutdown;
 mod support;
 mod tiny;
 mod tls;
+
+// The modules say `crate::scripted`.
+use nearfield_testkit::scripted;

@@ -1,8 +1,10 @@
-//! A backend that does what a test tells it.
+//! A backend that does what a test tells it: the scripted fake.
+//!
+//! It is a [`Backend`] as any other, without a network. What it is asked it keeps in [`Scripted::seen`].
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::stream;
@@ -12,45 +14,48 @@ use nearfield_api::{
 };
 
 /// One thing that a script does.
-#[derive(Clone)]
-pub(crate) enum Play {
+#[derive(Clone, Debug)]
+pub enum Play {
+    /// Says something.
     Event(Event),
+    /// Breaks off with an error.
     Fail(Error),
+    /// Waits.
     Wait(Duration),
     /// Nothing more comes, ever.
     Hang,
 }
 
 /// What the backend does with one request.
-#[derive(Clone)]
-pub(crate) enum Script {
+#[derive(Clone, Debug)]
+pub enum Script {
     /// `generate` itself fails.
     Refuse(Error),
     /// `generate` never returns.
     Silence,
     /// `generate` panics.
     Panic,
+    /// An answer.
     Play(Vec<Play>),
 }
 
 /// Plays one script for each request, the last one again and again.
-pub(crate) struct Scripted {
+#[derive(Debug)]
+pub struct Scripted {
     name: String,
     locality: Locality,
     scripts: Mutex<VecDeque<Script>>,
-    pub(crate) seen: Mutex<Vec<Request>>,
+    /// The requests that it has got, in order.
+    pub seen: Mutex<Vec<Request>>,
     /// Answers whose stream was dropped, at its end or before.
-    pub(crate) dropped: Arc<AtomicUsize>,
+    pub dropped: Arc<AtomicUsize>,
     /// What it says of how busy it is.
-    pub(crate) load: Mutex<Option<BackendLoad>>,
+    pub load: Mutex<Option<BackendLoad>>,
 }
 
 impl Scripted {
-    pub(crate) fn new(
-        name: &str,
-        locality: Locality,
-        scripts: impl IntoIterator<Item = Script>,
-    ) -> Arc<Self> {
+    /// A backend of this name and place with its scripts.
+    pub fn new(name: &str, locality: Locality, scripts: impl IntoIterator<Item = Script>) -> Arc<Self> {
         Arc::new(Self {
             name: name.to_owned(),
             locality,
@@ -61,19 +66,28 @@ impl Scripted {
         })
     }
 
-    pub(crate) fn local(scripts: impl IntoIterator<Item = Script>) -> Arc<Self> {
+    /// One on this machine, which takes only text.
+    pub fn local(scripts: impl IntoIterator<Item = Script>) -> Arc<Self> {
         Self::new("local", Locality::Local, scripts)
     }
 
-    pub(crate) fn cloud(name: &str, scripts: impl IntoIterator<Item = Script>) -> Arc<Self> {
+    /// One elsewhere.
+    pub fn cloud(name: &str, scripts: impl IntoIterator<Item = Script>) -> Arc<Self> {
         Self::new(name, Locality::Cloud, scripts)
     }
 
-    pub(crate) fn calls(&self) -> usize {
-        self.seen.lock().unwrap().len()
+    /// How many requests it has got.
+    pub fn calls(&self) -> usize {
+        lock(&self.seen).len()
     }
 }
 
+fn lock<T>(value: &Mutex<T>) -> MutexGuard<'_, T> {
+    value.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Counts that an answer is no longer wanted.
+#[derive(Debug)]
 struct Dropped(Arc<AtomicUsize>);
 
 impl Drop for Dropped {
@@ -98,21 +112,25 @@ impl Backend for Scripted {
     }
 
     fn load(&self, _model: &str, _prompt_tokens: u64) -> Option<BackendLoad> {
-        *self.load.lock().unwrap()
+        *lock(&self.load)
     }
 
     async fn generate(&self, request: Box<Request>) -> Result<EventStream, Error> {
         if self.locality == Locality::Local {
             request.require_text_only()?;
         }
-        self.seen.lock().unwrap().push(*request);
+        lock(&self.seen).push(*request);
         let script = {
-            let mut scripts = self.scripts.lock().unwrap();
+            let mut scripts = lock(&self.scripts);
             if scripts.len() > 1 { scripts.pop_front() } else { scripts.front().cloned() }
         };
-        let plays = match script.expect("a script") {
+        let Some(script) = script else {
+            return Err(Error::new(ErrorKind::Internal, "The fake has no script."));
+        };
+        let plays = match script {
             Script::Refuse(error) => return Err(error),
             Script::Silence => std::future::pending().await,
+            #[expect(clippy::panic, reason = "the test asks for it")]
             Script::Panic => panic!("as the script says"),
             Script::Play(plays) => VecDeque::from(plays),
         };
@@ -130,27 +148,33 @@ impl Backend for Scripted {
     }
 }
 
-pub(crate) const USAGE: Usage =
+/// What its answers take.
+pub const USAGE: Usage =
     Usage { input: 9, cached_input: 3, output: 4, reasoning: 0, measured: true, ..Usage::NONE };
 
-pub(crate) fn started() -> Play {
+/// The begin of an answer of the local engine.
+pub fn started() -> Play {
     let engine = EngineFacts { numerics: "1".to_owned(), kernels: "scalar".to_owned(), seed: 11 };
     Play::Event(Event::Started { model: "m".to_owned(), engine: Some(engine) })
 }
 
-pub(crate) fn started_as(model: &str) -> Play {
+/// The begin of an answer of a cloud's model.
+pub fn started_as(model: &str) -> Play {
     Play::Event(Event::Started { model: model.to_owned(), engine: None })
 }
 
-pub(crate) fn delta(text: &str) -> Play {
+/// A piece of text.
+pub fn delta(text: &str) -> Play {
     Play::Event(Event::Delta { choice: 0, text: text.to_owned(), logprobs: Vec::new() })
 }
 
-pub(crate) fn finished() -> Play {
+/// The end of the only choice.
+pub fn finished() -> Play {
     Play::Event(Event::Finished { choice: 0, reason: FinishReason::Stop })
 }
 
-pub(crate) fn done() -> Play {
+/// The end of an answer of the local engine.
+pub fn done() -> Play {
     let work = Work {
         busy: Duration::from_secs(36),
         energy_joules: Some(7.5),
@@ -161,25 +185,28 @@ pub(crate) fn done() -> Play {
     Play::Event(Event::Done { usage: USAGE, work: Some(work) })
 }
 
-pub(crate) fn wait(milliseconds: u64) -> Play {
+/// Waits so many milliseconds.
+pub fn wait(milliseconds: u64) -> Play {
     Play::Wait(Duration::from_millis(milliseconds))
 }
 
-pub(crate) fn fail(kind: ErrorKind) -> Play {
+/// Breaks off with an error of this kind.
+pub fn fail(kind: ErrorKind) -> Play {
     Play::Fail(Error::new(kind, "as the script says"))
 }
 
-pub(crate) fn refuse(kind: ErrorKind) -> Script {
+/// An error of this kind in place of an answer.
+pub fn refuse(kind: ErrorKind) -> Script {
     Script::Refuse(Error::new(kind, "as the script says"))
 }
 
 /// "Hello, world" in three pieces.
-pub(crate) fn hello() -> Script {
+pub fn hello() -> Script {
     Script::Play(vec![started(), delta("Hel"), delta("lo, "), delta("world"), finished(), done()])
 }
 
 /// The same from somewhere else.
-pub(crate) fn cloud_hello() -> Script {
+pub fn cloud_hello() -> Script {
     let done = Play::Event(Event::Done { usage: USAGE, work: None });
     Script::Play(vec![started_as("gpt-5.4-nano"), delta("Hello from afar"), finished(), done])
 }
