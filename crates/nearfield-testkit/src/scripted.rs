@@ -1,6 +1,8 @@
 //! A backend that does what a test tells it: the scripted fake.
 //!
-//! It is a [`Backend`] as any other, without a network. What it is asked it keeps in [`Scripted::seen`].
+//! It is a [`Backend`] as any other, without a network. What it is asked it keeps in [`Scripted::seen`]. Without a script
+//! it answers well, and what it answers follows from the request as it does with the scripted cloud: see
+//! [`crate::plays`].
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -9,9 +11,11 @@ use std::time::Duration;
 
 use futures_util::stream;
 use nearfield_api::{
-    Backend, BackendLoad, EngineFacts, Error, ErrorKind, Event, EventStream, FinishReason, Locality,
-    ModelInfo, Request, Usage, Work,
+    Backend, BackendLoad, Dialect, EngineFacts, Error, ErrorKind, Event, EventStream, FinishReason, Locality,
+    ModelInfo, Opaque, Request, TokenLogprob, Usage, Work,
 };
+
+use crate::plays::{self, ARGUMENTS, Course, REFUSAL, Reason, SIGNATURE, Says, THOUGHT};
 
 /// One thing that a script does.
 #[derive(Clone, Debug)]
@@ -39,7 +43,7 @@ pub enum Script {
     Play(Vec<Play>),
 }
 
-/// Plays one script for each request, the last one again and again.
+/// Plays one script for each request, the last one again and again. With no script at all it answers well.
 #[derive(Debug)]
 pub struct Scripted {
     name: String,
@@ -47,6 +51,7 @@ pub struct Scripted {
     scripts: Mutex<VecDeque<Script>>,
     /// The requests that it has got, in order.
     pub seen: Mutex<Vec<Request>>,
+    begun: AtomicUsize,
     /// Answers whose stream was dropped, at its end or before.
     pub dropped: Arc<AtomicUsize>,
     /// What it says of how busy it is.
@@ -61,6 +66,7 @@ impl Scripted {
             locality,
             scripts: Mutex::new(scripts.into_iter().collect()),
             seen: Mutex::default(),
+            begun: AtomicUsize::default(),
             dropped: Arc::default(),
             load: Mutex::default(),
         })
@@ -80,6 +86,11 @@ impl Scripted {
     pub fn calls(&self) -> usize {
         lock(&self.seen).len()
     }
+
+    /// How many of its answers somebody still holds.
+    pub fn under_way(&self) -> usize {
+        self.begun.load(Ordering::SeqCst).saturating_sub(self.dropped.load(Ordering::SeqCst))
+    }
 }
 
 fn lock<T>(value: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -87,7 +98,6 @@ fn lock<T>(value: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// Counts that an answer is no longer wanted.
-#[derive(Debug)]
 struct Dropped(Arc<AtomicUsize>);
 
 impl Drop for Dropped {
@@ -119,14 +129,12 @@ impl Backend for Scripted {
         if self.locality == Locality::Local {
             request.require_text_only()?;
         }
-        lock(&self.seen).push(*request);
         let script = {
             let mut scripts = lock(&self.scripts);
             if scripts.len() > 1 { scripts.pop_front() } else { scripts.front().cloned() }
         };
-        let Some(script) = script else {
-            return Err(Error::new(ErrorKind::Internal, "The fake has no script."));
-        };
+        let script = script.unwrap_or_else(|| good_answer(&request, self.locality));
+        lock(&self.seen).push(*request);
         let plays = match script {
             Script::Refuse(error) => return Err(error),
             Script::Silence => std::future::pending().await,
@@ -134,6 +142,7 @@ impl Backend for Scripted {
             Script::Panic => panic!("as the script says"),
             Script::Play(plays) => VecDeque::from(plays),
         };
+        self.begun.fetch_add(1, Ordering::SeqCst);
         let dropped = Dropped(Arc::clone(&self.dropped));
         Ok(Box::pin(stream::unfold((plays, dropped), |(mut plays, dropped)| async move {
             loop {
@@ -146,6 +155,96 @@ impl Backend for Scripted {
             }
         })))
     }
+}
+
+/// What is said to a request by the rules of [`crate::plays`].
+fn good_answer(request: &Request, locality: Locality) -> Script {
+    if request.origin.is_none()
+        && let Some((name, _)) = request.extra.iter().find(|(_, value)| !value.is_null())
+    {
+        return Script::Refuse(
+            Error::invalid(name, "This field means nothing here.").with_code("unknown_parameter"),
+        );
+    }
+    match plays::Play::of(request) {
+        Ok(play) => Script::Play(said(&play, &request.model, locality)),
+        Err(no) => Script::Refuse(no.error()),
+    }
+}
+
+fn said(play: &plays::Play, model: &str, locality: Locality) -> Vec<Play> {
+    let mut all = vec![if locality == Locality::Local { started() } else { started_as(model) }];
+    for choice in 0..play.choices {
+        all.extend(pieces(play, choice).into_iter().map(Play::Event));
+    }
+    let end = match play.course {
+        Course::Whole => None,
+        Course::CutOff => Some(Play::Fail(Error::new(ErrorKind::Upstream, "The answer was cut off."))),
+        Course::Fails => Some(Play::Fail(Error::new(ErrorKind::Overloaded, "The backend is overloaded."))),
+        Course::Endless => Some(Play::Hang),
+    };
+    if let Some(end) = end {
+        // The start and the first piece.
+        all.truncate(2);
+        all.push(end);
+        return all;
+    }
+    let reason = match play.reason {
+        Reason::End | Reason::StopText(_) => FinishReason::Stop,
+        Reason::Limit => FinishReason::Length,
+        Reason::Calls => FinishReason::ToolCalls,
+        Reason::Refusal => FinishReason::Refusal,
+    };
+    all.extend((0..play.choices).map(|choice| Play::Event(Event::Finished { choice, reason })));
+    all.push(Play::Event(Event::Done { usage: play.counts.usage(), work: None }));
+    all
+}
+
+/// What one of the answers says.
+fn pieces(play: &plays::Play, choice: u32) -> Vec<Event> {
+    let logprobs = |token: &str| {
+        let (token, bytes) = (token.to_owned(), Some(token.as_bytes().to_vec()));
+        play.logprobs.then(|| TokenLogprob { token, bytes, logprob: -0.25, alternatives: Vec::new() })
+    };
+    let text = play.pieces().map(|piece| Event::Delta {
+        choice,
+        text: piece.to_owned(),
+        logprobs: logprobs(piece).into_iter().collect(),
+    });
+    let mut events = Vec::new();
+    match &play.says {
+        Says::Text(..) => {}
+        Says::Reasoning => {
+            let opaque = Opaque {
+                dialect: Dialect::OpenAiChat,
+                kind: "signature".to_owned(),
+                value: SIGNATURE.to_owned(),
+                id: None,
+            };
+            let (one, two) = THOUGHT.split_at(4);
+            events.push(Event::Reasoning { choice, text: one.to_owned(), opaque: None });
+            events.push(Event::Reasoning { choice, text: two.to_owned(), opaque: Some(opaque) });
+        }
+        Says::Calls(name, count) => {
+            for (index, arguments) in ARGUMENTS.iter().take(*count).enumerate() {
+                let index = index as u32;
+                let (one, two) = arguments.split_at(5);
+                for (at, piece) in [one, two].into_iter().enumerate() {
+                    events.push(Event::ToolCall {
+                        choice,
+                        index,
+                        id: (at == 0).then(|| format!("call_{index}")),
+                        name: (at == 0).then(|| name.clone()),
+                        arguments: piece.to_owned(),
+                        opaque: None,
+                    });
+                }
+            }
+        }
+        Says::Refusal => events.push(Event::Refusal { choice, text: REFUSAL.to_owned() }),
+    }
+    events.extend(text);
+    events
 }
 
 /// What its answers take.

@@ -2,6 +2,7 @@
 
 use nearfield_api::{Backend as _, Dialect, ErrorKind};
 use nearfield_testkit::cloud_server::{CloudServer, Script};
+use nearfield_testkit::cloud_streams::{BEGINNING, Broken, broken};
 
 use crate::conformance::{Setup, ask, says};
 use crate::support::{drain, text};
@@ -13,42 +14,7 @@ async fn broken_streams_of_every_dialect_are_never_whole_answers() {
         let backend = setup.build(&provider);
         // So that a service account has its token.
         ask(&backend, says("hello")).await.unwrap();
-        let (media_type, begin, fault) = match provider.dialect {
-            Dialect::OpenAiChat => (
-                "text/event-stream",
-                "data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"ab\"}}]}\n\n".to_owned().into_bytes(),
-                b"data: {\"error\":{\"message\":\"m\",\"type\":\"overloaded_error\"}}\n\n".to_vec(),
-            ),
-            Dialect::OpenAiResponses => (
-                "text/event-stream",
-                b"data: {\"type\":\"response.output_text.delta\",\"output_index\":0,\"delta\":\"ab\"}\n\n".to_vec(),
-                b"data: {\"type\":\"response.failed\",\"response\":{\"status\":\"failed\",\"error\":{\"code\":\"rate_limit_exceeded\",\"message\":\"m\"}}}\n\n".to_vec(),
-            ),
-            Dialect::Anthropic => (
-                "text/event-stream",
-                b"event: content_block_start\ndata: {\"type\":\"content_block_start\",\"index\":0,\"content_block\":{\"type\":\"text\",\"text\":\"ab\"}}\n\n".to_vec(),
-                b"event: error\ndata: {\"type\":\"error\",\"error\":{\"type\":\"overloaded_error\",\"message\":\"Overloaded\"}}\n\n".to_vec(),
-            ),
-            Dialect::Gemini => (
-                "text/event-stream",
-                b"data: {\"candidates\":[{\"content\":{\"parts\":[{\"text\":\"ab\"}]}}]}\r\n\r\n".to_vec(),
-                b"data: {\"error\":{\"code\":503,\"message\":\"m\",\"status\":\"UNAVAILABLE\"}}\r\n\r\n".to_vec(),
-            ),
-            Dialect::Bedrock => {
-                let frame = |headers: &[(&str, &str)], payload: &[u8]| {
-                    let mut out = Vec::new();
-                    nearfield_api::bedrock::write_message(&mut out, headers, payload);
-                    out
-                };
-                let delta = [(":event-type", "contentBlockDelta"), (":message-type", "event")];
-                let exception = [(":exception-type", "throttlingException"), (":message-type", "exception")];
-                (
-                    "application/vnd.amazon.eventstream",
-                    frame(&delta, b"{\"contentBlockIndex\":0,\"delta\":{\"text\":\"ab\"}}"),
-                    frame(&exception, b"{\"message\":\"slow down\"}"),
-                )
-            }
-        };
+        let Broken { media_type, begin, fault } = broken(provider.dialect);
         // The provider says that it failed; the connection just ends; it ends inside a frame.
         for (what, rest) in
             [("fails", fault.clone()), ("ends", Vec::new()), ("is cut", fault[..fault.len() / 2].to_vec())]
@@ -57,7 +23,8 @@ async fn broken_streams_of_every_dialect_are_never_whole_answers() {
             setup.server.next(if rest.is_empty() { script.end() } else { script.chunk(rest).end() });
             let stream = backend.generate(Box::new(says("x"))).await.unwrap();
             let (events, error) = drain(stream).await.unwrap_err();
-            assert_eq!(text(&events), "ab", "{} {what}", provider.name);
+            let said = text(&events);
+            assert!(said.starts_with(BEGINNING) && said.len() < 8, "{} {what}: {said}", provider.name);
             let expected = if what == "fails" {
                 matches!(error.kind, ErrorKind::Overloaded | ErrorKind::RateLimited)
             } else {
