@@ -7,6 +7,7 @@ mod backends;
 mod budget;
 mod claims;
 mod cloud_faults;
+mod conformance;
 mod fallback;
 mod guard;
 mod large;
