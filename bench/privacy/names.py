@@ -2,7 +2,7 @@
 """Names and places that a local model finds before a request leaves: what of labelled texts reaches a cloud, and what not.
 
 The real gateway with a rule `find_names = true`; its "cloud" is a server of this script on loopback, which keeps what it
-was sent. `--presidio` has Presidio look at the same texts (see beside.py for its packages).
+was sent. Presidio looks at the same texts.
 """
 
 import argparse
@@ -134,13 +134,11 @@ def main():
     arguments.add_argument("--data", type=Path, default=data_folder())
     arguments.add_argument("--model", default="qwen2.5-coder:1.5b")
     arguments.add_argument("--texts", type=int, default=300)
-    arguments.add_argument("--presidio", action="store_true")
     options = arguments.parse_args()
     folder = Path(os.environ.get("NEARFIELD_TEST_DATA", ROOT / "../shared/data"))
     cases = json.loads((folder / "pii/synth_dataset_v2.json").read_text())
     cases = cases[:: max(1, len(cases) // options.texts)][: options.texts]
-    if options.presidio:
-        report("presidio", *score(cases, list(presidio()(case["full_text"] for case in cases))))
+    report("presidio", *score(cases, list(presidio()(case["full_text"] for case in cases))))
     found, seconds = ours(options, cases)
     report(options.model, *score(cases, found))
     print(json.dumps({"seconds": {"median": seconds[len(seconds) // 2], "p95": seconds[int(len(seconds) * 0.95)]}}))

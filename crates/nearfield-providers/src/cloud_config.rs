@@ -147,6 +147,8 @@ struct Making<'a> {
     kind: CloudKind,
     name: &'a str,
     folder: &'a Path,
+    /// Where the metadata server is.
+    metadata_server: &'a str,
 }
 
 impl Making<'_> {
@@ -168,13 +170,17 @@ impl CloudConfig {
     /// [`ProviderError`] when a key cannot be had, settings are missing or do not fit the kind, or TLS cannot be set
     /// up.
     pub fn build(&self, kind: CloudKind, name: &str, folder: &Path) -> Result<Cloud, ProviderError> {
-        let making = Making { kind, name, folder };
-        self.check(&making)?;
-        let dialect = self.dialect(&making)?;
+        self.make(&Making { kind, name, folder, metadata_server: METADATA_SERVER })
+    }
+
+    fn make(&self, making: &Making<'_>) -> Result<Cloud, ProviderError> {
+        let &Making { kind, name, folder, .. } = making;
+        self.check(making)?;
+        let dialect = self.dialect(making)?;
         let connection = Connection {
             name: name.to_owned(),
-            base_url: self.base_url(&making)?,
-            auth: self.auth(&making)?,
+            base_url: self.base_url(making)?,
+            auth: self.auth(making)?,
             certificates: self.certificates.as_ref().map(|path| folder.join(path)),
             allow_plaintext: self.allow_plaintext,
             proxy: self.proxy.clone(),
@@ -208,7 +214,8 @@ impl CloudConfig {
 
     /// Where requests go; empty when settings that decide it are missing.
     pub fn address(&self, kind: CloudKind) -> String {
-        self.base_url(&Making { kind, name: "", folder: Path::new("") }).unwrap_or_default()
+        self.base_url(&Making { kind, name: "", folder: Path::new(""), metadata_server: METADATA_SERVER })
+            .unwrap_or_default()
     }
 
     /// Whether a setting holds a key itself and no reference to one.
@@ -319,7 +326,7 @@ impl CloudConfig {
                     Ok(Auth::Google(Arc::new(source)))
                 }
                 (None, None, true) => {
-                    let source = TokenSource::metadata_server(making.name, METADATA_SERVER)?;
+                    let source = TokenSource::metadata_server(making.name, making.metadata_server)?;
                     Ok(Auth::Google(Arc::new(source)))
                 }
                 _ => Err(making.wrong(
@@ -372,4 +379,41 @@ fn keeps_answers(kind: CloudKind, dialect: Dialect) -> bool {
 /// Whether a text can be one label of a host's name or one segment of a path.
 fn is_label(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b':')
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use nearfield_testkit::cloud_dialects::METADATA_TOKEN;
+    use nearfield_testkit::cloud_server::CloudServer;
+    use nearfield_testkit::conformance::{Subject, run};
+
+    use super::*;
+
+    /// The suite of all backends, here since only from here the metadata server can be another one than Google's.
+    #[tokio::test]
+    async fn vertex_with_the_metadata_server_does_all_of_it() {
+        let server = Arc::new(CloudServer::start().await.unwrap());
+        let root = format!("http://{}", server.address());
+        let config = CloudConfig {
+            base_url: Some(root.clone()),
+            metadata_server: true,
+            project: Some("p-1".to_owned()),
+            location: Some("europe-west4".to_owned()),
+            ..CloudConfig::default()
+        };
+        let folder = Path::new("");
+        let making = Making { kind: CloudKind::Vertex, name: "cloud", folder, metadata_server: &root };
+        let backend = Arc::new(config.make(&making).unwrap());
+        let name = "vertex with the metadata server";
+        let report = run(&Subject::of_dialect(name, Dialect::Gemini, backend, Arc::clone(&server))).await;
+        println!("{report}");
+        assert!(report.passed(), "{report}");
+        let (tokens, asked): (Vec<_>, Vec<_>) =
+            server.seen().into_iter().partition(|request| request.target.starts_with("/computeMetadata/"));
+        assert_eq!(tokens.len(), 1);
+        let bearer = format!("Bearer {METADATA_TOKEN}");
+        assert!(asked.iter().all(|request| request.header("authorization") == Some(&bearer)));
+    }
 }

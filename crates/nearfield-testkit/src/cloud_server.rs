@@ -17,15 +17,17 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use crate::cloud_dialects::plain;
 use crate::cloud_faults::{self, Fault};
+use crate::plays;
 
 /// Longest request read.
 const MAX_REQUEST_BYTES: usize = 64 * 1024 * 1024;
 
 /// The text of the answers without a script, in its two pieces.
-pub const ANSWER: [&str; 2] = ["Hello", ", world"];
+pub const ANSWER: [&str; 2] = plays::HELLO;
 /// Prompt and completion tokens of the answers without a script.
-pub const TOKENS: (u64, u64) = (7, 2);
+pub const TOKENS: (u64, u64) = plays::TOKENS;
 /// The names of the models that are listed without a script.
 pub const MODELS: [&str; 2] = ["cloud-large", "cloud-small"];
 
@@ -158,7 +160,7 @@ pub fn usage(prompt: u64, completion: u64) -> String {
     json!({"model": "m", "choices": [], "usage": usage_object(prompt, completion)}).to_string()
 }
 
-fn usage_object(prompt: u64, completion: u64) -> Value {
+pub(crate) fn usage_object(prompt: u64, completion: u64) -> Value {
     json!({"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion})
 }
 
@@ -196,6 +198,8 @@ struct State {
     seen: Vec<CloudRequest>,
     played: BTreeMap<&'static str, u64>,
     connections: usize,
+    /// Scripts that are being played.
+    playing: usize,
     /// `GET /seen` tells what came.
     tells: bool,
     /// Models whose name selects a fault do so, at this scale of time.
@@ -311,6 +315,11 @@ impl CloudServer {
         lock(&self.state).connections
     }
 
+    /// How many requests are being answered.
+    pub fn under_way(&self) -> usize {
+        lock(&self.state).playing
+    }
+
     /// Waits until so many clients have gone away while a script waited or kept silent.
     ///
     /// # Errors
@@ -329,6 +338,22 @@ fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
     state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// A script that is being played.
+struct Playing<'a>(&'a Mutex<State>);
+
+impl<'a> Playing<'a> {
+    fn new(state: &'a Mutex<State>) -> Self {
+        lock(state).playing += 1;
+        Self(state)
+    }
+}
+
+impl Drop for Playing<'_> {
+    fn drop(&mut self) {
+        lock(self.0).playing -= 1;
+    }
+}
+
 /// Answers the requests of one connection.
 async fn serve(mut stream: TcpStream, state: &Mutex<State>, gone: &watch::Sender<usize>) -> io::Result<()> {
     stream.set_nodelay(true)?;
@@ -344,10 +369,11 @@ async fn serve(mut stream: TcpStream, state: &Mutex<State>, gone: &watch::Sender
                 state.scripts.pop_front().or_else(|| state.fault(&request)).or_else(|| state.always.clone())
             }
         };
-        let script = script.unwrap_or_else(|| good_answer(&request));
+        let script = script.unwrap_or_else(|| plain::answer(&request));
         if let Some(name) = script.name {
             *lock(state).played.entry(name).or_default() += 1;
         }
+        let _playing = Playing::new(state);
         for step in script.steps {
             match step {
                 Step::Write(bytes) => {
@@ -399,51 +425,6 @@ async fn until_gone(stream: &mut TcpStream) -> io::Result<()> {
     let mut byte = [0_u8];
     while stream.read(&mut byte).await? > 0 {}
     Ok(())
-}
-
-fn good_answer(request: &CloudRequest) -> Script {
-    let body = request.json();
-    let chat = match (request.method.as_str(), request.target.as_str()) {
-        ("POST", "/v1/chat/completions") if is_plain(&body) => true,
-        ("POST", "/v1/completions") => false,
-        ("GET", "/v1/models") => {
-            let list: Vec<_> = MODELS.iter().map(|id| json!({"id": id, "object": "model"})).collect();
-            return Script::json(200, &json!({"object": "list", "data": list}));
-        }
-        _ if let Some(script) = crate::cloud_dialects::answer(request) => return script,
-        _ => return Script::answer(404, &[("Content-Type", "text/plain")], "no such route"),
-    };
-    let choice = |text: &str, reason: Option<&str>, part: &str| {
-        let mut choice = json!({"index": 0, "finish_reason": reason});
-        if chat {
-            choice[part] = json!({"role": "assistant", "content": text});
-        } else {
-            choice["text"] = json!(text);
-        }
-        json!({"id": "cloud-1", "created": 1, "model": &body["model"], "choices": [choice]})
-    };
-    if body["stream"] != true {
-        let mut whole = choice(&ANSWER.concat(), Some("stop"), "message");
-        whole["usage"] = usage_object(TOKENS.0, TOKENS.1);
-        return Script::json(200, &whole);
-    }
-    ANSWER
-        .iter()
-        .fold(Script::stream(), |script, text| script.event(&choice(text, None, "delta").to_string()))
-        .event(&choice("", Some("stop"), "delta").to_string())
-        .event(&usage(TOKENS.0, TOKENS.1))
-        .event("[DONE]")
-        .end()
-}
-
-/// A chat that asks for nothing but text, or one that no codec reads: answered in the simplest form.
-fn is_plain(body: &Value) -> bool {
-    let model = body["model"].as_str().unwrap_or_default();
-    let special = ["tools", "response_format", "reasoning_effort"].iter().any(|name| !body[*name].is_null());
-    let pictures = body["messages"].to_string().contains("image_url");
-    let results = body["messages"].to_string().contains("tool_call_id");
-    let words = ["no-such-model", "overloaded", "refuses", "breaks"].iter().any(|word| model.contains(word));
-    !(special || pictures || results || words)
 }
 
 fn head<'a>(status: u16, headers: impl Iterator<Item = (&'a str, &'a str)>) -> Vec<u8> {

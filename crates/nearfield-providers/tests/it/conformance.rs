@@ -1,22 +1,22 @@
-//! One suite for all providers: each answers the same request in its own dialect, streaming and not, and what comes out
-//! is the same.
+//! One suite for all providers, and what is special to single ones. The suite is that of all backends: each answers the
+//! same requests in its own dialect, streaming and not, and what comes out is the same.
 
 use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
 
 use aws_lc_rs::encoding::AsDer as _;
 use aws_lc_rs::rsa::{KeyPair, KeySize};
 use aws_lc_rs::signature::{KeyPair as _, RSA_PKCS1_2048_8192_SHA256, UnparsedPublicKey};
-use nearfield_api::{
-    Backend as _, Content, Dialect, Error, ErrorKind, Event, FinishReason, Function, JsonSchema, Media,
-    MediaSource, Message, OutputFormat, Part, Prompt, Reasoning, Request, Role, Tool, ToolCall, ToolChoice,
-    ToolResult,
-};
-use nearfield_providers::{Cloud, CloudConfig, CloudKind};
-use nearfield_testkit::cloud_dialects::{ACCESS_TOKEN, ARGUMENTS, SIGNATURE, THOUGHT};
+use nearfield_api::{Backend, Dialect, Error, Event, Message, Prompt, Request, Role};
+use nearfield_providers::{Cloud, CloudConfig, CloudKind, Pool, PoolEndpoint, PoolOptions};
+use nearfield_testkit::cloud_dialects::ACCESS_TOKEN;
 use nearfield_testkit::cloud_server::{CloudRequest, CloudServer};
+use nearfield_testkit::conformance::{Check, Report, Subject, run};
+use nearfield_testkit::plays::SIGNATURE;
 use serde_json::{Value, json};
 
-use crate::support::{KEY, drain, text};
+use crate::support::{self, KEY, drain};
 
 /// A provider, as its section of the configuration has it.
 pub(crate) struct Provider {
@@ -27,14 +27,14 @@ pub(crate) struct Provider {
 }
 
 pub(crate) struct Setup {
-    pub(crate) server: CloudServer,
+    pub(crate) server: Arc<CloudServer>,
     folder: tempfile::TempDir,
     public_key: Vec<u8>,
 }
 
 impl Setup {
     pub(crate) async fn new() -> Self {
-        let server = CloudServer::start().await.unwrap();
+        let server = Arc::new(CloudServer::start().await.unwrap());
         let folder = tempfile::tempdir().unwrap();
         let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
         write("key", KEY);
@@ -142,180 +142,13 @@ fn unbase64(text: &str) -> Vec<u8> {
     bytes
 }
 
-fn asks(messages: Vec<Message>) -> Request {
-    Request { max_tokens: Some(64), ..Request::new("vendor.model-1:0", Prompt::Chat(messages)) }
-}
-
 pub(crate) fn says(words: &str) -> Request {
-    asks(vec![Message::new(Role::System, "Be brief."), Message::new(Role::User, words)])
-}
-
-fn weather() -> Tool {
-    Tool::Function(Function {
-        name: "weather".to_owned(),
-        description: Some("Tells the weather".to_owned()),
-        parameters: Some(json!({"type": "object", "properties": {"city": {"type": "string"}}})),
-        ..Function::default()
-    })
+    let messages = vec![Message::new(Role::System, "Be brief."), Message::new(Role::User, words)];
+    Request { max_tokens: Some(64), ..Request::new("vendor.model-1:0", Prompt::Chat(messages)) }
 }
 
 pub(crate) async fn ask(backend: &Cloud, request: Request) -> Result<Vec<Event>, Error> {
     drain(backend.generate(Box::new(request)).await?).await.map_err(|(_, error)| error)
-}
-
-fn reason(events: &[Event]) -> FinishReason {
-    let ends: Vec<_> = events
-        .iter()
-        .filter_map(|event| if let Event::Finished { reason, .. } = event { Some(*reason) } else { None })
-        .collect();
-    assert_eq!(ends.len(), 1);
-    ends[0]
-}
-
-/// The message that the answer is, as a client would send it back.
-fn message(events: &[Event]) -> Message {
-    let mut parts: Vec<Part> = Vec::new();
-    let mut calls: Vec<ToolCall> = Vec::new();
-    let mut thought = String::new();
-    for event in events {
-        match event {
-            Event::Reasoning { text, opaque, .. } => {
-                thought.push_str(text);
-                if opaque.is_some() {
-                    let reasoning = Reasoning { text: std::mem::take(&mut thought), opaque: opaque.clone() };
-                    parts.push(Content::Reasoning(reasoning).into());
-                }
-            }
-            Event::Delta { text, .. } => parts.push(Part::text(text.as_str())),
-            Event::ToolCall { id, name, arguments, opaque, .. } => {
-                if let (Some(id), Some(name)) = (id, name) {
-                    let (id, name) = (id.clone(), name.clone());
-                    calls.push(ToolCall { id, name, arguments: String::new(), opaque: opaque.clone() });
-                }
-                let index = if let Event::ToolCall { index, .. } = event { *index as usize } else { 0 };
-                calls[index].arguments.push_str(arguments);
-            }
-            _ => {}
-        }
-    }
-    parts.extend(calls.into_iter().map(|call| Content::ToolCall(call).into()));
-    Message::of(Role::Assistant, parts)
-}
-
-async fn conforms(setup: &Setup, provider: &Provider) {
-    let backend = setup.build(provider);
-    let name = provider.name;
-    assert_eq!(backend.dialect(), provider.dialect, "{name}");
-
-    let events = ask(&backend, says("hello")).await.unwrap();
-    assert_eq!(text(&events), "Hello, world", "{name}");
-    assert_eq!(reason(&events), FinishReason::Stop, "{name}");
-    let Some(Event::Done { usage, .. }) = events.last() else { panic!("{name}: no end") };
-    assert_eq!((usage.prompt_tokens(), usage.completion_tokens(), usage.measured), (7, 2, true), "{name}");
-    headers_are_ours(&setup.sent(), name);
-
-    tools(&backend, name).await;
-
-    let image = Media {
-        source: MediaSource::Inline("iVBORw0KGgo=".to_owned()),
-        media_type: Some("image/png".to_owned()),
-        name: None,
-    };
-    let picture =
-        asks(vec![Message::of(Role::User, vec![Part::text("what?"), Content::Image(image).into()])]);
-    assert_eq!(text(&ask(&backend, picture).await.unwrap()), "A cat", "{name}");
-
-    let schema =
-        JsonSchema { name: Some("s".into()), schema: json!({"type": "object"}), ..JsonSchema::default() };
-    let mut request = says("where?");
-    request.format = Some(OutputFormat::JsonSchema(schema));
-    let answer: Value = serde_json::from_str(&text(&ask(&backend, request).await.unwrap())).unwrap();
-    assert_eq!(answer, json!({"city": "Paris"}), "{name}");
-
-    reasoning(setup, &backend, provider).await;
-
-    let mut request = says("no");
-    "vendor.refuses".clone_into(&mut request.model);
-    let events = ask(&backend, request).await.unwrap();
-    let refused = events.iter().any(|event| matches!(event, Event::Refusal { .. }));
-    assert!(
-        refused || matches!(reason(&events), FinishReason::Refusal | FinishReason::ContentFilter),
-        "{name}"
-    );
-
-    for (model, kinds) in [
-        ("vendor.no-such-model", [ErrorKind::NotFound, ErrorKind::InvalidRequest]),
-        ("vendor.overloaded", [ErrorKind::Overloaded, ErrorKind::Overloaded]),
-    ] {
-        let mut request = says("hello");
-        request.model = model.to_owned();
-        let error = ask(&backend, request).await.unwrap_err();
-        assert!(kinds.contains(&error.kind), "{name}: {error:?}");
-        assert!(error.message.contains("`cloud`"), "{name}: {error}");
-    }
-    let cannot = Request { logprobs: Some(2), choices: 2, ..says("x") };
-    if !matches!(provider.dialect, Dialect::OpenAiChat | Dialect::Gemini) {
-        let seen = setup.server.seen().len();
-        let error = ask(&backend, cannot).await.unwrap_err();
-        assert_eq!((error.kind, error.param.as_deref()), (ErrorKind::InvalidRequest, Some("n")), "{name}");
-        assert_eq!(setup.server.seen().len(), seen, "{name}: it was sent");
-    }
-}
-
-async fn tools(backend: &Cloud, name: &str) {
-    let mut request = says("weather in Paris and Rome?");
-    request.tools = vec![weather()];
-    request.tool_choice = Some(ToolChoice::Auto);
-    let events = ask(backend, request.clone()).await.unwrap();
-    assert_eq!(reason(&events), FinishReason::ToolCalls, "{name}");
-    let reply = message(&events);
-    let calls: Vec<ToolCall> = reply
-        .content
-        .iter()
-        .filter_map(
-            |part| if let Content::ToolCall(call) = &part.content { Some(call.clone()) } else { None },
-        )
-        .collect();
-    let told: Vec<_> = calls.iter().map(|call| (call.name.as_str(), call.arguments.as_str())).collect();
-    assert_eq!(told, [("weather", ARGUMENTS[0]), ("weather", ARGUMENTS[1])], "{name}");
-    assert!(!calls[0].id.is_empty() && calls[0].id != calls[1].id, "{name}");
-    // The results go back, both in their places.
-    let Prompt::Chat(messages) = &mut request.prompt else { panic!() };
-    messages.push(reply);
-    for call in calls {
-        let result =
-            ToolResult { call_id: call.id, name: None, content: vec![Part::text("sunny")], is_error: None };
-        messages.push(Message::of(Role::Tool, vec![Content::ToolResult(result).into()]));
-    }
-    assert_eq!(text(&ask(backend, request).await.unwrap()), "It is sunny", "{name}");
-}
-
-/// What was thought comes out, and what must come back goes back to who issued it.
-async fn reasoning(setup: &Setup, backend: &Cloud, provider: &Provider) {
-    let name = provider.name;
-    let mut request = says("think");
-    request.reasoning.effort = Some("low".to_owned());
-    if provider.dialect == Dialect::Bedrock {
-        "us.anthropic.claude".clone_into(&mut request.model);
-    }
-    let events = ask(backend, request.clone()).await.unwrap();
-    assert_eq!(text(&events), "Hello", "{name}");
-    let thought: String = events
-        .iter()
-        .filter_map(
-            |event| if let Event::Reasoning { text, .. } = event { Some(text.as_str()) } else { None },
-        )
-        .collect();
-    assert_eq!(thought, THOUGHT, "{name}");
-    if provider.dialect == Dialect::OpenAiChat {
-        return;
-    }
-    let Prompt::Chat(messages) = &mut request.prompt else { panic!() };
-    messages.push(message(&events));
-    messages.push(Message::new(Role::User, "and?"));
-    ask(backend, request.clone()).await.unwrap();
-    let sent = String::from_utf8(setup.sent().body.to_vec()).unwrap();
-    assert!(sent.contains(SIGNATURE), "{name}: {sent}");
 }
 
 /// Nothing but what the dialect, the transport and the key need.
@@ -340,25 +173,85 @@ fn headers_are_ours(sent: &CloudRequest, name: &str) {
     }
 }
 
+/// The suite, and beside it what was sent.
+async fn every_provider_conforms(whole: bool) -> Vec<Report> {
+    let setup = Setup::new().await;
+    let mut reports = Vec::new();
+    for provider in setup.providers(whole) {
+        let backend = setup.build(&provider);
+        assert_eq!(backend.dialect(), provider.dialect, "{}", provider.name);
+        let name =
+            if whole { format!("{}, in whole answers", provider.name) } else { provider.name.to_owned() };
+        let far = Arc::clone(&setup.server);
+        let mut subject = Subject::of_dialect(&name, provider.dialect, Arc::new(backend), far);
+        subject.streams = !whole;
+        let report = run(&subject).await;
+        let seen = setup.server.take_seen();
+        for sent in &seen {
+            headers_are_ours(sent, &name);
+            let streams = sent.target.contains("stream") || sent.json()["stream"] == true;
+            let asks = sent.method == "POST" && sent.target != "/token";
+            assert_eq!(streams, asks && !whole, "{name}: {}", sent.target);
+        }
+        let holds_signature = |sent: &CloudRequest| String::from_utf8_lossy(&sent.body).contains(SIGNATURE);
+        assert_eq!(seen.iter().any(holds_signature), report.kept(Check::ThoughtReturns), "{name}");
+        reports.push(report);
+    }
+    reports
+}
+
 #[tokio::test]
 async fn every_provider_does_all_of_it_streaming() {
-    let setup = Setup::new().await;
-    for provider in setup.providers(false) {
-        conforms(&setup, &provider).await;
-        let sent = setup.sent();
-        let streams = sent.target.contains("stream") || sent.json()["stream"] == true;
-        assert!(streams, "{}", provider.name);
+    let reports = every_provider_conforms(false).await;
+    for report in &reports {
+        println!("{report}");
+    }
+    assert!(reports.iter().all(Report::passed), "see what was printed");
+    for check in Check::ALL {
+        assert!(reports.iter().any(|report| report.kept(check)), "nobody does {check:?}");
     }
 }
 
 #[tokio::test]
 async fn every_provider_does_all_of_it_in_whole_answers() {
-    let setup = Setup::new().await;
-    for provider in setup.providers(true) {
-        conforms(&setup, &provider).await;
-        let sent = setup.sent();
-        assert!(!sent.target.contains("stream") && sent.json()["stream"] != true, "{}", provider.name);
+    let reports = every_provider_conforms(true).await;
+    for report in &reports {
+        println!("{report}");
     }
+    assert!(reports.iter().all(Report::passed), "see what was printed");
+}
+
+#[tokio::test]
+async fn a_compatible_server_and_a_pool_of_two_do_all_of_it() {
+    let server = Arc::new(CloudServer::start().await.unwrap());
+    let lone = Arc::new(support::backend(&server));
+    let lone = Subject::of_dialect("openai-compatible", Dialect::OpenAiChat, lone, server);
+    let mut servers = Vec::new();
+    for _ in 0..2 {
+        servers.push(Arc::new(CloudServer::start().await.unwrap()));
+    }
+    let endpoint = |server: &Arc<CloudServer>| PoolEndpoint {
+        base_url: server.base_url(),
+        socket: None,
+        weight: 1.0,
+        drain: false,
+    };
+    let pool = Pool::new(PoolOptions {
+        common: support::options(""),
+        endpoints: servers.iter().map(endpoint).collect(),
+        check_every: Duration::from_secs(1),
+        slow_start: Duration::ZERO,
+        cache_salt: false,
+    });
+    let mut pool =
+        Subject::of_dialect("a pool of two", Dialect::OpenAiChat, Arc::new(pool.unwrap()), servers.clone());
+    pool.endpoints = 2;
+    for subject in [lone, pool] {
+        let report = run(&subject).await;
+        println!("{report}");
+        assert!(report.passed(), "{report}");
+    }
+    assert!(servers.iter().all(|server| server.seen().iter().any(|request| request.method == "POST")));
 }
 
 #[tokio::test]

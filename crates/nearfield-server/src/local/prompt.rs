@@ -27,6 +27,9 @@ pub(super) async fn encode(lease: &Lease, prompt: &Prompt, asked: Asked) -> Resu
 
 fn tokens(text: &Text, prompt: &Prompt, asked: Asked) -> Result<Vec<u32>, Error> {
     match prompt {
+        Prompt::Chat(messages) if messages.is_empty() => {
+            return Err(Error::invalid("messages", "`messages` must hold at least one message."));
+        }
         Prompt::Chat(messages) => {
             let options = ChatOptions {
                 tools: asked.tools,

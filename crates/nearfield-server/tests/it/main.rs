@@ -7,6 +7,7 @@ mod backends;
 mod budget;
 mod claims;
 mod cloud_faults;
+mod conformance;
 mod fallback;
 mod guard;
 mod large;
@@ -20,8 +21,10 @@ mod property;
 mod replies;
 mod rows;
 mod rules;
-mod scripted;
 mod shutdown;
 mod support;
 mod tiny;
 mod tls;
+
+// The modules say `crate::scripted`.
+use nearfield_testkit::scripted;
