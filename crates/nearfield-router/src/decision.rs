@@ -13,6 +13,9 @@ pub struct BackendFacts {
     pub name: String,
     /// Whether content that is sent to it leaves this machine.
     pub locality: Locality,
+    /// Whether it is the engine in this process. Another server of this machine, behind a Unix socket, is not: it can be
+    /// out of reach as a cloud can.
+    pub engine: bool,
     /// The models that the configuration limits it to; `None` when it may be asked for any.
     pub models: Option<Vec<String>>,
     /// Models that it knows under another name than the one that callers ask for.
@@ -22,10 +25,15 @@ pub struct BackendFacts {
 }
 
 impl BackendFacts {
-    /// A backend that may be asked for any model by its own name.
+    /// A backend outside this process that may be asked for any model by its own name.
     pub fn new(name: impl Into<String>, locality: Locality) -> Self {
         let (model_map, addresses) = (BTreeMap::new(), Vec::new());
-        Self { name: name.into(), locality, models: None, model_map, addresses }
+        Self { name: name.into(), locality, engine: false, models: None, model_map, addresses }
+    }
+
+    /// The engine in this process.
+    pub fn own_engine(name: impl Into<String>) -> Self {
+        Self { engine: true, ..Self::new(name, Locality::Local) }
     }
 
     /// The backend's own name of a model.

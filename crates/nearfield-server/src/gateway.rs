@@ -208,7 +208,7 @@ impl Gateway {
         self.circuits.counts()
     }
 
-    /// Whether each cloud backend rests after failures.
+    /// Whether each backend outside this process rests after failures.
     pub fn circuits(&self) -> Vec<(String, bool)> {
         self.circuits.open()
     }
@@ -274,8 +274,8 @@ impl Gateway {
         Ok(self.start(caller, Box::new(request), Gate::FirstToken(None)).await?)
     }
 
-    /// The same, but after `patience` returns without the first token where this machine is answering, which may read
-    /// a long prompt: from then on it is the one that answers, or fails. A cloud's first token is always waited for.
+    /// The same, but after `patience` returns without the first token where this process's engine is answering, which may
+    /// read a long prompt: from then on it is the one that answers, or fails. Another's first token is always waited for.
     ///
     /// # Errors
     /// As [`Gateway::answer`].
@@ -427,6 +427,7 @@ fn facts_of(configured: &ConfiguredBackend) -> BackendFacts {
     BackendFacts {
         name: configured.backend.name().to_owned(),
         locality: configured.backend.locality(),
+        engine: configured.backend.is_engine(),
         models: configured.models.clone(),
         model_map: configured.model_map.clone(),
         addresses: configured.addresses.clone(),

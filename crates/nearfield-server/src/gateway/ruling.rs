@@ -59,7 +59,7 @@ impl Gateway {
             .backends
             .iter()
             .zip(&self.facts)
-            .filter(|(_, facts)| facts.locality == Locality::Local && facts.may_serve(&request.model));
+            .filter(|(_, facts)| facts.engine && facts.may_serve(&request.model));
         let load = here.find_map(|(own, _)| own.backend.load(&request.model, tokens));
         let (mut month, mut estimates) = (None, BTreeMap::new());
         if ruled.limit(caller).is_some() {

@@ -15,6 +15,8 @@ mod limits;
 mod local;
 mod local_tools;
 mod names;
+#[cfg(unix)]
+mod pools;
 mod prefix;
 mod property;
 mod replies;

@@ -37,6 +37,7 @@ pub(crate) enum Script {
 pub(crate) struct Scripted {
     name: String,
     locality: Locality,
+    engine: bool,
     scripts: Mutex<VecDeque<Script>>,
     pub(crate) seen: Mutex<Vec<Request>>,
     /// Answers whose stream was dropped, at its end or before.
@@ -46,14 +47,16 @@ pub(crate) struct Scripted {
 }
 
 impl Scripted {
-    pub(crate) fn new(
+    fn new(
         name: &str,
         locality: Locality,
+        engine: bool,
         scripts: impl IntoIterator<Item = Script>,
     ) -> Arc<Self> {
         Arc::new(Self {
             name: name.to_owned(),
             locality,
+            engine,
             scripts: Mutex::new(scripts.into_iter().collect()),
             seen: Mutex::default(),
             dropped: Arc::default(),
@@ -61,12 +64,18 @@ impl Scripted {
         })
     }
 
+    /// One that stands for the engine in this process.
     pub(crate) fn local(scripts: impl IntoIterator<Item = Script>) -> Arc<Self> {
-        Self::new("local", Locality::Local, scripts)
+        Self::new("local", Locality::Local, true, scripts)
+    }
+
+    /// One that stands for another server of this machine.
+    pub(crate) fn beside(name: &str, scripts: impl IntoIterator<Item = Script>) -> Arc<Self> {
+        Self::new(name, Locality::Local, false, scripts)
     }
 
     pub(crate) fn cloud(name: &str, scripts: impl IntoIterator<Item = Script>) -> Arc<Self> {
-        Self::new(name, Locality::Cloud, scripts)
+        Self::new(name, Locality::Cloud, false, scripts)
     }
 
     pub(crate) fn calls(&self) -> usize {
@@ -90,6 +99,10 @@ impl Backend for Scripted {
 
     fn locality(&self) -> Locality {
         self.locality
+    }
+
+    fn is_engine(&self) -> bool {
+        self.engine
     }
 
     async fn models(&self) -> Result<Vec<ModelInfo>, Error> {

@@ -118,11 +118,12 @@ impl Config {
         let cloud = self.backends.iter().map(|backend| BackendFacts {
             name: backend.name.clone(),
             locality: if backend.is_behind_sockets() { Locality::Local } else { Locality::Cloud },
+            engine: false,
             models: backend.models(),
             model_map: backend.model_map().clone(),
             addresses: backend.addresses(),
         });
-        let local = BackendFacts::new(LOCAL_BACKEND, Locality::Local);
+        let local = BackendFacts::own_engine(LOCAL_BACKEND);
         std::iter::once(local).chain(cloud).collect()
     }
 }
