@@ -59,7 +59,7 @@ mod tests {
     ];
 
     fn reason(mode: PolicyMode, locality: Locality, kind: ErrorKind, after: bool) -> Option<String> {
-        let policy = Policy { mode, cloud: Vec::new() };
+        let policy = Policy { mode, ..Policy::default() };
         let failed = match locality {
             Locality::Local => BackendFacts::own_engine("b"),
             Locality::Cloud => BackendFacts::new("b", locality),

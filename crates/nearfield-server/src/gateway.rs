@@ -29,11 +29,11 @@ use futures_util::future::join_all;
 use jiff::Timestamp;
 use nearfield_api::openai::ModelEntry;
 use nearfield_api::{Backend, EndpointState, Error, ErrorKind, EventStream, Locality, ModelInfo, Request};
-use nearfield_privacy::{DataClass, HashKey};
+use nearfield_privacy::{ClassSet, Detector, HashKey};
 use nearfield_router::attempts::Resilience;
 use nearfield_router::rules::{Claim, Connectivity, Rules, RulesError};
 use nearfield_router::{
-    BackendFacts, Decision, Policy, PolicyError, PolicyMode, RequestFacts, decide, permitted,
+    BackendFacts, Decision, Policy, PolicyError, PolicyMode, RequestFacts, decide, permitted, survey_request,
 };
 use nearfield_store::{Admission, End, Ledger, Prices, RowHandle, Tariff};
 use tokio::time::{Instant, timeout};
@@ -153,6 +153,8 @@ pub struct Gateway {
     /// The same backends, in the same order, as the policy sees them.
     facts: Vec<BackendFacts>,
     policy: Policy,
+    /// What looks at requests where `policy` lets some leave.
+    detector: Option<Detector>,
     /// A policy file, which then decides in place of `policy`.
     ruled: Option<Ruled>,
     ledger: Ledger,
@@ -176,6 +178,7 @@ impl Gateway {
         let facts: Vec<BackendFacts> = backends.iter().map(facts_of).collect();
         policy.check(&facts)?;
         let pricing = Arc::new(Pricing { prices, tariff, reference });
+        let detector = policy.lets_leave_something().then(Detector::new);
         let created = Timestamp::now().as_second().unsigned_abs();
         let resilience = Resilience::default();
         let circuits = Arc::new(Circuits::new(&resilience, &facts));
@@ -183,6 +186,7 @@ impl Gateway {
             backends,
             facts,
             policy,
+            detector,
             ruled: None,
             ledger,
             pricing,
@@ -230,7 +234,8 @@ impl Gateway {
     pub fn with_rules(mut self, rules: Rules, key: HashKey) -> Result<Self, RulesError> {
         self.ruled = Some(Ruled::new(rules, key, &self.facts)?);
         // What may follow what inside the candidate set; which candidates there are is for the rules.
-        self.policy = Policy { mode: PolicyMode::PreferLocal, cloud: Vec::new() };
+        self.policy = Policy::up_to(Policy::MOST, PolicyMode::PreferLocal);
+        self.detector = None;
         Ok(self)
     }
 
@@ -300,12 +305,18 @@ impl Gateway {
         Box::pin(self.decide(caller, request, gate)).await
     }
 
-    async fn decide(&self, caller: &Caller, request: Box<Request>, gate: Gate) -> Result<Answer, Unanswered> {
+    async fn decide(
+        &self,
+        caller: &Caller,
+        mut request: Box<Request>,
+        gate: Gate,
+    ) -> Result<Answer, Unanswered> {
         if let Some(ruled) = &self.ruled {
             return self.decide_by_rules(ruled, caller, request, gate).await;
         }
-        let decision = match decide(&self.policy, &self.facts, &RequestFacts { model: request.model.clone() })
-        {
+        let classes = self.classes(caller, &mut request);
+        let facts = RequestFacts { model: request.model.clone(), classes };
+        let decision = match decide(&self.policy, &self.facts, &facts) {
             Ok(decision) => decision,
             Err(refusal) => {
                 let reason = format!("{}: refused", self.policy.mode);
@@ -340,13 +351,20 @@ impl Gateway {
         Box::new(Course::new(self, row, &candidates, None, reason, request, gate)).run().await
     }
 
-    /// Whether a caller's own claim lets a backend see its request, where no rules say what a class means: from
-    /// `personal` on the request stays here.
+    /// Every class that a request is of, where no rules decide: its caller's claim, and what is found in it.
+    fn classes(&self, caller: &Caller, request: &mut Request) -> ClassSet {
+        let mut classes = caller.claim.class.map(ClassSet::of).unwrap_or_default();
+        if let Some(detector) = &self.detector {
+            classes.extend(survey_request(detector, request).classes());
+        }
+        classes
+    }
+
+    /// Whether a caller's own claim lets a backend see its request.
     fn claimed(&self, caller: &Caller, name: &str) -> bool {
         let claim = &caller.claim;
-        let here = claim.local_only || claim.class.is_some_and(|class| class >= DataClass::Personal);
         claim.backends.as_ref().is_none_or(|names| names.iter().any(|own| own == name))
-            && !(here && self.is_cloud(name))
+            && !(claim.local_only && self.is_cloud(name))
     }
 
     fn is_cloud(&self, name: &str) -> bool {

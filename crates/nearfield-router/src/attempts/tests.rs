@@ -11,7 +11,7 @@ fn facts(names: &[(&str, Locality)]) -> Vec<BackendFacts> {
 }
 
 fn policy() -> Policy {
-    Policy { mode: PolicyMode::PreferLocal, cloud: Vec::new() }
+    Policy { mode: PolicyMode::PreferLocal, ..Policy::default() }
 }
 
 fn failed(kind: ErrorKind) -> Failed<'static> {

@@ -14,6 +14,7 @@ mod leaks;
 mod limits;
 mod local;
 mod local_tools;
+mod modes;
 mod names;
 #[cfg(unix)]
 mod pools;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use nearfield_api::sse::Decoder;
 use nearfield_api::{Backend, Message, Prompt, Request, Role};
-use nearfield_privacy::HashKey;
+use nearfield_privacy::{DataClass, HashKey};
 use nearfield_router::attempts::Resilience;
 use nearfield_router::rules::Rules;
 use nearfield_router::{Policy, PolicyMode};
@@ -51,7 +51,7 @@ pub(crate) struct Setup {
 impl Setup {
     pub(crate) fn new(mode: PolicyMode, backends: Vec<Arc<dyn Backend>>) -> Self {
         let options = ServerOptions { port: 0, limits: test_limits(), ..ServerOptions::default() };
-        let policy = Policy { mode, cloud: Vec::new() };
+        let policy = Policy::up_to(DataClass::Internal, mode);
         let (backends, network) = (priced(backends), Network::default());
         Self { backends, policy, options, resilience: Resilience::plain(), rules: None, network }
     }
