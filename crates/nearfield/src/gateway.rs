@@ -76,6 +76,7 @@ impl Opened {
         };
         let rules = config.rules;
         let ledger = app.ledger().await?;
+        let (folder, mode, hash) = (app.data_folder(), config.policy.mode, config.policy.hash());
         let gateway = Gateway::new(GatewayOptions {
             backends,
             policy: config.policy,
@@ -88,10 +89,12 @@ impl Opened {
         .with_resilience(config.attempts)
         .with_network(network);
         let gateway = match &rules {
-            None => gateway,
+            None => {
+                reload::record_start(folder, Some(mode), &hash)?;
+                gateway
+            }
             Some(file) => {
-                let folder = app.data_folder();
-                reload::record_start(folder, &file.rules.hash())?;
+                reload::record_start(folder, None, &file.rules.hash())?;
                 gateway.with_rules(file.rules.clone(), reload::hash_key(folder)?)?
             }
         };
