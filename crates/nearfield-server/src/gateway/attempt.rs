@@ -265,15 +265,14 @@ impl<'a> Course<'a> {
 
     /// Asks the next candidate beside a slow one, where the plan has one that is worth its price.
     fn hedge(&mut self) -> Result<(), Error> {
-        let (gateway, model) = (self.gateway, self.request.model.clone());
-        let (prompt_tokens, max_tokens) = (self.prompt_tokens, self.request.max_tokens);
+        let (gateway, request, prompt_tokens) = (self.gateway, &self.request, self.prompt_tokens);
         let affordable = |facts: &BackendFacts| {
             let Some(configured) = gateway.backend(&facts.name) else { return false };
             if facts.locality == Locality::Local {
                 return true;
             }
-            let seller = seller(configured, facts);
-            let cost = gateway.pricing.estimate(&seller, &model, prompt_tokens, max_tokens);
+            let (seller, model) = (seller(configured, facts), facts.upstream_model(&request.model));
+            let cost = gateway.pricing.most(&seller, model, request, prompt_tokens);
             cost.is_some_and(|cost| {
                 gateway.resilience.hedge_dollars.is_none_or(|most| cost.dollars() <= most)
             })

@@ -91,6 +91,35 @@ async fn nothing_is_asked_beside_that_costs_too_much_or_without_being_told() {
 }
 
 #[tokio::test]
+async fn what_asking_beside_costs_counts_every_choice_and_knows_the_models_own_name() {
+    // 100 tokens of an answer cost 0.000125 dollars.
+    for (fields, asked) in [
+        (json!({ "n": 1 }), 1),
+        (json!({ "n": 2 }), 0),
+        (
+            json!({ "tools": [{ "type": "function", "function": { "name": "f", "description": "word ".repeat(2000) } }] }),
+            0,
+        ),
+        (json!({ "model": "fast" }), 1),
+        (json!({ "model": "slow" }), 0),
+    ] {
+        let late =
+            Script::Play(vec![started_as("m"), wait(200), delta("x"), finished(), crate::scripted::done()]);
+        let beside = Scripted::cloud("beside", [cloud_hello()]);
+        let resilience = Resilience { hedge_after: Some(MOMENT), hedge_dollars: Some(0.0002), ..quick() };
+        let mut setup =
+            Setup::new(PolicyMode::CloudOnly, vec![Scripted::cloud("late", [late]), beside.clone()]);
+        setup.backends[1].model_map = [("fast".to_owned(), "gpt-5.4-nano".to_owned())].into();
+        setup.resilience = resilience;
+        let server = setup.start().await;
+        let mut body = body(false);
+        body.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+        server.post("/v1/chat/completions", &body).await;
+        assert_eq!(beside.calls(), asked, "{fields}");
+    }
+}
+
+#[tokio::test]
 async fn who_answers_is_not_slow_however_long_the_whole_answer_takes() {
     let long = Script::Play(vec![
         started_as("m"),
