@@ -11,6 +11,7 @@ mod budget;
 mod circuits;
 mod domains;
 mod judge;
+mod lane;
 mod names;
 mod network;
 mod opening;

@@ -63,6 +63,24 @@ async fn a_slow_candidate_is_overtaken_and_costs() {
 }
 
 #[tokio::test]
+async fn what_was_overtaken_is_priced_by_the_backends_own_name_of_the_model() {
+    let slow = Scripted::cloud("slow", [Script::Silence]);
+    let quickly = Scripted::cloud("quick", [cloud_hello()]);
+    let mut setup = Setup::new(PolicyMode::CloudOnly, vec![slow, quickly]);
+    for configured in &mut setup.backends {
+        configured.model_map = [("fast".to_owned(), "gpt-5.4-nano".to_owned())].into();
+    }
+    setup.resilience = Resilience { hedge_after: Some(MOMENT), ..quick() };
+    let server = setup.start().await;
+    let mut body = body(true);
+    body["model"] = json!("fast");
+    assert_eq!(server.post("/v1/chat/completions", &body).await.status, 200);
+    let row = server.ended_rows(1).await.remove(0);
+    assert_eq!(row.attempts[0].cost, Some(NanoDollars(200)), "{row:?}");
+    assert!(row.cost.is_some());
+}
+
+#[tokio::test]
 async fn who_stood_first_may_win_and_stands_in_the_row() {
     let first =
         Script::Play(vec![started_as("m"), wait(200), delta("x"), finished(), crate::scripted::done()]);
