@@ -22,7 +22,7 @@ mod ruled;
 mod ruling;
 mod seals;
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -76,21 +76,18 @@ pub struct GatewayOptions {
 pub struct ConfiguredBackend {
     /// The backend.
     pub backend: Arc<dyn Backend>,
-    /// The models that it may be asked for; `None` for any.
-    pub models: Option<Vec<String>>,
+    /// What decisions know of it. Its name is the backend's own.
+    pub facts: BackendFacts,
     /// The provider under which its models stand in the price table. Without it the cost of a cloud answer is unknown.
     pub price_provider: Option<String>,
-    /// Models that it knows under another name than the one that callers ask for.
-    pub model_map: BTreeMap<String, String>,
-    /// The base addresses to which its requests go; none where that is not known.
-    pub addresses: Vec<String>,
 }
 
 impl ConfiguredBackend {
     /// A backend that may be asked for any model by its own name, and whose prices are not known.
     pub fn new(backend: Arc<dyn Backend>) -> Self {
-        let (model_map, addresses) = (BTreeMap::new(), Vec::new());
-        Self { backend, models: None, price_provider: None, model_map, addresses }
+        let engine = backend.is_engine();
+        let facts = BackendFacts { engine, ..BackendFacts::new(backend.name(), backend.locality()) };
+        Self { backend, facts, price_provider: None }
     }
 }
 
@@ -151,7 +148,7 @@ impl From<Error> for Unanswered {
 /// Joins policy, ledger and backends.
 pub struct Gateway {
     backends: Vec<ConfiguredBackend>,
-    /// The same backends, in the same order, as the policy sees them.
+    /// Their facts, in the same order, as decisions want them.
     facts: Vec<BackendFacts>,
     policy: Policy,
     /// What looks at requests where `policy` lets some leave.
@@ -176,7 +173,7 @@ impl Gateway {
     /// The policy names a backend that is not there or is not a cloud backend, or two backends share a name.
     pub fn new(options: GatewayOptions) -> Result<Self, PolicyError> {
         let GatewayOptions { backends, policy, ledger, prices, tariff, reference, cache_domains } = options;
-        let facts: Vec<BackendFacts> = backends.iter().map(facts_of).collect();
+        let facts: Vec<BackendFacts> = backends.iter().map(|configured| configured.facts.clone()).collect();
         policy.check(&facts)?;
         let pricing = Arc::new(Pricing { prices, tariff, reference });
         let detector = policy.lets_leave_something().then(Detector::new);
@@ -221,8 +218,8 @@ impl Gateway {
     /// How the endpoints of pools stand: the backend's name and the endpoint's position in the configuration, from 1.
     pub fn endpoints(&self) -> Vec<(String, usize, EndpointState)> {
         let mut all = Vec::new();
-        for (configured, facts) in self.backends.iter().zip(&self.facts) {
-            let states = configured.backend.endpoints();
+        for ConfiguredBackend { backend, facts, .. } in &self.backends {
+            let states = backend.endpoints();
             all.extend(states.into_iter().zip(1..).map(|(state, at)| (facts.name.clone(), at, state)));
         }
         all
@@ -438,18 +435,7 @@ impl Gateway {
     }
 
     fn backend(&self, name: &str) -> Option<&ConfiguredBackend> {
-        self.backends.iter().find(|configured| configured.backend.name() == name)
-    }
-}
-
-fn facts_of(configured: &ConfiguredBackend) -> BackendFacts {
-    BackendFacts {
-        name: configured.backend.name().to_owned(),
-        locality: configured.backend.locality(),
-        engine: configured.backend.is_engine(),
-        models: configured.models.clone(),
-        model_map: configured.model_map.clone(),
-        addresses: configured.addresses.clone(),
+        self.backends.iter().find(|configured| configured.facts.name == name)
     }
 }
 

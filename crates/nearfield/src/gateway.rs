@@ -62,10 +62,8 @@ impl Opened {
                 let pool = pool.map(|pool| pool as Arc<dyn Backend>);
                 backends.push(ConfiguredBackend {
                     backend: pool.map_or_else(|| section.build(), Ok)?,
-                    models: section.models(),
+                    facts: section.facts(),
                     price_provider: section.price_provider(),
-                    model_map: section.model_map().clone(),
-                    addresses: section.addresses(),
                 });
             }
         }

@@ -192,8 +192,8 @@ impl<'a> Course<'a> {
     fn launch(&mut self, step: Step) -> Result<(), Skip> {
         let gateway = self.gateway;
         let facts = self.plan.facts(step.candidate).ok_or(Skip::LeftOut)?;
-        let configured = gateway.backend(&facts.name).ok_or(Skip::LeftOut)?;
         let name = &facts.name;
+        let configured = gateway.backend(name).ok_or(Skip::LeftOut)?;
         let permit = gateway.circuits.ask(name).map_err(|wait| {
             self.rests = Some(self.rests.map_or(wait, |other| other.min(wait)));
             self.fallen.push(format!("{name} rests after failures"));
@@ -239,7 +239,7 @@ impl<'a> Course<'a> {
         }));
         self.lanes.push(Lane {
             backend: name.clone(),
-            seller: seller(configured, facts),
+            seller: seller(configured),
             model: facts.upstream_model(&self.request.model).to_owned(),
             candidate: step.candidate,
             position,
@@ -267,7 +267,7 @@ impl<'a> Course<'a> {
             if facts.locality == Locality::Local {
                 return true;
             }
-            let (seller, model) = (seller(configured, facts), facts.upstream_model(&request.model));
+            let (seller, model) = (seller(configured), facts.upstream_model(&request.model));
             let cost = gateway.pricing.most(&seller, model, request, prompt_tokens);
             cost.is_some_and(|cost| {
                 gateway.resilience.hedge_dollars.is_none_or(|most| cost.dollars() <= most)
@@ -421,8 +421,8 @@ impl Drop for Course<'_> {
     }
 }
 
-pub(super) fn seller(configured: &ConfiguredBackend, facts: &BackendFacts) -> Seller {
-    Seller { locality: facts.locality, provider: configured.price_provider.clone() }
+pub(super) fn seller(configured: &ConfiguredBackend) -> Seller {
+    Seller { locality: configured.facts.locality, provider: configured.price_provider.clone() }
 }
 
 /// Why the answering backend is not the first candidate, or was asked more than once.

@@ -79,7 +79,7 @@ impl Opening {
         let asked = escalate.is_some().then_some(Asked(request.logprobs));
         let judge = escalate.map(|escalate| Judge::new(escalate, &mut request));
         let backend: Arc<dyn Backend> = Arc::clone(&configured.backend);
-        let (locality, engine) = (backend.locality(), backend.is_engine());
+        let (locality, engine) = (configured.facts.locality, configured.facts.engine);
         let starting = async move { backend.generate(request).await };
         // Accepting the request and answering it are one stream, so that the deadline can fall into either.
         let events = stream::once(starting).try_flatten();

@@ -68,7 +68,7 @@ async fn what_was_overtaken_is_priced_by_the_backends_own_name_of_the_model() {
     let quickly = Scripted::cloud("quick", [cloud_hello()]);
     let mut setup = Setup::new(PolicyMode::CloudOnly, vec![slow, quickly]);
     for configured in &mut setup.backends {
-        configured.model_map = [("fast".to_owned(), "gpt-5.4-nano".to_owned())].into();
+        configured.facts.model_map = [("fast".to_owned(), "gpt-5.4-nano".to_owned())].into();
     }
     setup.resilience = Resilience { hedge_after: Some(MOMENT), ..quick() };
     let server = setup.start().await;
@@ -127,7 +127,7 @@ async fn what_asking_beside_costs_counts_every_choice_and_knows_the_models_own_n
         let resilience = Resilience { hedge_after: Some(MOMENT), hedge_dollars: Some(0.0002), ..quick() };
         let mut setup =
             Setup::new(PolicyMode::CloudOnly, vec![Scripted::cloud("late", [late]), beside.clone()]);
-        setup.backends[1].model_map = [("fast".to_owned(), "gpt-5.4-nano".to_owned())].into();
+        setup.backends[1].facts.model_map = [("fast".to_owned(), "gpt-5.4-nano".to_owned())].into();
         setup.resilience = resilience;
         let server = setup.start().await;
         let mut body = body(false);

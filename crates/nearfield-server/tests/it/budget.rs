@@ -79,12 +79,10 @@ const ONLY_FAR: &str = r#"{
 /// A gateway whose cloud calls `fast` by the name that has a price.
 async fn mapped(folder: &Path) -> (Ledger, Gateway) {
     let ledger = Ledger::open(folder.join("ledger")).await.unwrap();
-    let far = ConfiguredBackend {
-        models: Some(vec!["fast".to_owned(), "gpt-5.4-nano".to_owned()]),
-        price_provider: Some("openai".to_owned()),
-        model_map: [("fast".to_owned(), "gpt-5.4-nano".to_owned())].into(),
-        ..ConfiguredBackend::new(Scripted::cloud("far", [cloud_hello()]))
-    };
+    let mut far = ConfiguredBackend::new(Scripted::cloud("far", [cloud_hello()]));
+    far.price_provider = Some("openai".to_owned());
+    far.facts.models = Some(vec!["fast".to_owned(), "gpt-5.4-nano".to_owned()]);
+    far.facts.model_map = [("fast".to_owned(), "gpt-5.4-nano".to_owned())].into();
     let rules: Rules = serde_json::from_str(ONLY_FAR).unwrap();
     let gateway = of_backends(vec![far], Policy::default(), ledger.clone());
     (ledger, gateway.with_rules(rules, HashKey::new([3; 32])).unwrap())

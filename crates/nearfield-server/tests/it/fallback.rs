@@ -137,10 +137,8 @@ async fn each_candidate_gets_the_request_as_it_was_asked() {
 
 async fn with_models(models: &[&str], policy: Policy) -> Result<Gateway, PolicyError> {
     let folder = tempfile::tempdir().unwrap();
-    let limited = ConfiguredBackend {
-        models: Some(models.iter().map(|&name| name.to_owned()).collect()),
-        ..ConfiguredBackend::new(Scripted::cloud("far", [cloud_hello()]))
-    };
+    let mut limited = ConfiguredBackend::new(Scripted::cloud("far", [cloud_hello()]));
+    limited.facts.models = Some(models.iter().map(|&name| name.to_owned()).collect());
     let here = ConfiguredBackend::new(Scripted::local([hello()]));
     Gateway::new(GatewayOptions {
         backends: vec![limited, here],

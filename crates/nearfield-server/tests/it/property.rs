@@ -95,11 +95,11 @@ impl World {
         let mut setup = Setup::new(PolicyMode::PreferLocal, backends);
         for configured in &mut setup.backends {
             match configured.backend.name() {
-                "spare" => configured.models = Some(vec![MODEL.to_owned()]),
+                "spare" => configured.facts.models = Some(vec![MODEL.to_owned()]),
                 // As if it were there.
                 "rock" => {
                     let address = "https://bedrock-runtime.eu-central-1.amazonaws.com";
-                    configured.addresses.push(address.to_owned());
+                    configured.facts.addresses.push(address.to_owned());
                 }
                 _ => {}
             }

@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use nearfield_api::Backend;
+use nearfield_api::{Backend, Locality};
 use nearfield_providers::{
     CloudConfig, CloudKind, OpenAiCompatible, OpenAiCompatibleConfig, Pool, PoolEndpoint, ProviderError,
     SecretError,
 };
+use nearfield_router::BackendFacts;
 use serde::Deserialize as _;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue, ValueDeserializer};
@@ -54,6 +55,17 @@ impl BackendConfig {
         match &self.settings {
             Settings::Compatible(settings) => settings.served_models(),
             Settings::Cloud(_, settings) => settings.served_models(),
+        }
+    }
+
+    /// What decisions know of it.
+    pub(crate) fn facts(&self) -> BackendFacts {
+        let locality = if self.is_behind_sockets() { Locality::Local } else { Locality::Cloud };
+        BackendFacts {
+            models: self.models(),
+            model_map: self.model_map().clone(),
+            addresses: self.addresses(),
+            ..BackendFacts::new(&self.name, locality)
         }
     }
 
