@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use nearfield_api::{Error, ErrorKind, Locality};
 use nearfield_privacy::{ClassSet, DataClass};
 
+use crate::rules::Address;
 use crate::{Policy, PolicyMode};
 
 /// What a decision needs to know of a backend.
@@ -22,7 +23,7 @@ pub struct BackendFacts {
     /// Models that it knows under another name than the one that callers ask for.
     pub model_map: BTreeMap<String, String>,
     /// The base addresses to which its requests go; none where that is not known.
-    pub addresses: Vec<String>,
+    pub addresses: Vec<Address>,
 }
 
 impl BackendFacts {

@@ -2,7 +2,7 @@
 
 use nearfield_privacy::{DataClass, Entity};
 
-use super::region::{against_address, against_model};
+use super::region::{Address, against_address, against_model};
 use super::{Demand, Rules};
 
 /// What is configured of a cloud backend, as far as it says where content goes.
@@ -133,8 +133,9 @@ fn masks_secrets(rule: &super::Rule) -> bool {
 
 /// What the configuration says against a declared region.
 fn contradictions(region: &str, endpoint: &Endpoint) -> Vec<String> {
-    let models = endpoint.models.iter().filter_map(|model| against_model(region, &endpoint.url, model));
-    let said = against_address(region, &endpoint.url).into_iter().chain(models);
+    let address = Address::new(&endpoint.url);
+    let models = endpoint.models.iter().filter_map(|model| against_model(region, &address, model));
+    let said = against_address(region, address.url()).into_iter().chain(models);
     said.map(|what| format!("region `{region}` is declared, but {what}; correct one of the two")).collect()
 }
 

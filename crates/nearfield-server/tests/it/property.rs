@@ -17,7 +17,7 @@ use nearfield_privacy::HashKey;
 use nearfield_providers::{CloudConfig, CloudKind, OpenAiCompatible, OpenAiCompatibleOptions, Secret};
 use nearfield_router::PolicyMode;
 use nearfield_router::attempts::Resilience;
-use nearfield_router::rules::Rules;
+use nearfield_router::rules::{Address, Rules};
 use nearfield_server::gateway::Network;
 use nearfield_testkit::cloud_server::{CloudRequest, CloudServer};
 use serde_json::Value;
@@ -99,7 +99,7 @@ impl World {
                 // As if it were there.
                 "rock" => {
                     let address = "https://bedrock-runtime.eu-central-1.amazonaws.com";
-                    configured.facts.addresses.push(address.to_owned());
+                    configured.facts.addresses.push(Address::new(address));
                 }
                 _ => {}
             }

@@ -10,6 +10,7 @@ use nearfield_providers::{
     SecretError,
 };
 use nearfield_router::BackendFacts;
+use nearfield_router::rules::{Address, Endpoint};
 use serde::Deserialize as _;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue, ValueDeserializer};
@@ -64,13 +65,13 @@ impl BackendConfig {
         BackendFacts {
             models: self.models(),
             model_map: self.model_map().clone(),
-            addresses: self.addresses(),
+            addresses: self.addresses().into_iter().map(Address::new).collect(),
             ..BackendFacts::new(&self.name, locality)
         }
     }
 
     /// Where its requests go, for the policy's lint.
-    pub(super) fn endpoints(&self) -> Vec<nearfield_router::rules::Endpoint> {
+    pub(super) fn endpoints(&self) -> Vec<Endpoint> {
         let map = self.model_map();
         let models: Vec<String> = self
             .models()
@@ -78,8 +79,7 @@ impl BackendConfig {
             .into_iter()
             .map(|asked| map.get(&asked).cloned().unwrap_or(asked))
             .collect();
-        let endpoint =
-            |url| nearfield_router::rules::Endpoint { name: self.name.clone(), url, models: models.clone() };
+        let endpoint = |url| Endpoint { name: self.name.clone(), url, models: models.clone() };
         self.addresses().into_iter().map(endpoint).collect()
     }
 

@@ -1,6 +1,7 @@
 use nearfield_api::Usage;
 use nearfield_privacy::DataClass;
 use nearfield_router::PolicyMode;
+use nearfield_router::rules::Address;
 use nearfield_store::NanoDollars;
 
 use super::*;
@@ -78,7 +79,7 @@ fn every_setting_is_read() {
     assert_eq!(config.backends[0].models().unwrap(), ["our-name"]);
     let facts = &config.facts()[1];
     assert_eq!(facts.upstream_model("our-name"), "their-name");
-    assert_eq!(facts.addresses, ["https://zeta.example/v1"]);
+    assert_eq!(facts.addresses.iter().map(Address::url).collect::<Vec<_>>(), ["https://zeta.example/v1"]);
     assert_eq!(config.backends[0].price_provider().as_deref(), Some("zeta-cloud"));
     let error = config.backends[0].build().err().unwrap().to_string();
     assert!(error.starts_with("/etc/nearfield.toml:31: backend `zeta`: key: /etc/zeta.key: "), "{error}");
