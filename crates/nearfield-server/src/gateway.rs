@@ -252,6 +252,8 @@ impl Gateway {
             place: "policy".to_owned(),
             why: "the server was started without a policy file; restart it with one".to_owned(),
         })?;
+        // Before, so that no request decides by a sum that was not kept.
+        self.budgets.forget();
         ruled.replace(rules, &self.facts).inspect_err(|_| ruled.count_failure())
     }
 

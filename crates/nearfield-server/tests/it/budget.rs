@@ -142,6 +142,20 @@ async fn all_that_a_request_may_cost_is_set_aside() {
 }
 
 #[tokio::test]
+async fn what_is_spent_while_nothing_limits_it_counts_when_something_does_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_ledger, gateway) = limited(folder.path(), cloud_hello()).await;
+    // A thousand tokens and the prompt may cost 0.0012504 dollars, and cost 0.00000686: there is room for two.
+    let text = LIMITED.replace("0.002", "0.00126");
+    let rules = |text: &str| -> Rules { serde_json::from_str(text).unwrap() };
+    let free = text.replace(r#", "dollars_per_month": 0.00126"#, "");
+    for (text, backend) in [(text.as_str(), "far"), (&free, "far"), (&text, "local")] {
+        gateway.replace_rules(rules(text)).unwrap();
+        assert_eq!(ask(&gateway, "k", "gpt-5.4-nano").await, backend);
+    }
+}
+
+#[tokio::test]
 async fn what_was_spent_is_known_after_a_restart() {
     let folder = tempfile::tempdir().unwrap();
     {
