@@ -152,17 +152,11 @@ impl Claim {
     }
 
     pub(super) fn headers(&self) -> String {
-        let mut headers = String::new();
-        if let Some(class) = self.class {
-            headers += &format!("x-nearfield-class: {class}\r\n");
-        }
-        if let Some(backends) = &self.backends {
-            headers += &format!("x-nearfield-backends: {}\r\n", backends.join(", "));
-        }
-        if self.local_only {
-            headers += "x-nearfield-local-only: true\r\n";
-        }
-        headers
+        let class = self.class.map(|class| format!("x-nearfield-class: {class}\r\n"));
+        let backends =
+            self.backends.as_ref().map(|names| format!("x-nearfield-backends: {}\r\n", names.join(", ")));
+        let here = self.local_only.then(|| "x-nearfield-local-only: true\r\n".to_owned());
+        [class, backends, here].into_iter().flatten().collect()
     }
 }
 
