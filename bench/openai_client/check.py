@@ -383,7 +383,7 @@ def run(title, side):
 
 def cloud_config(server, more=""):
     return (
-        '[policy]\nmode = "cloud-only"\n\n[backend.first]\nkind = "openai-compatible"\n'
+        '[policy]\nmode = "cloud-only"\nleaves = "personal"\n\n[backend.first]\nkind = "openai-compatible"\n'
         f'base_url = "{server.base_url}"\nkey = "env:FIRST_SERVER_KEY"\n{more}'
     )
 

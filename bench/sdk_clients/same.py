@@ -14,6 +14,7 @@ from serving import Serve, data_folder
 CONFIG = """
 [policy]
 mode = "cloud-only"
+leaves = "personal"
 
 [local]
 enabled = false

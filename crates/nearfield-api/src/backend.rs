@@ -19,6 +19,11 @@ pub trait Backend: Send + Sync {
     /// Whether the request's content leaves this machine.
     fn locality(&self) -> Locality;
 
+    /// Whether it is the engine in this process: it cannot be out of reach, and asked again it says the same.
+    fn is_engine(&self) -> bool {
+        false
+    }
+
     /// The models that can be asked for, without loading or calling anything that costs.
     async fn models(&self) -> Result<Vec<ModelInfo>, Error>;
 

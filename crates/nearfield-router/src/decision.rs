@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use nearfield_api::{Error, ErrorKind, Locality};
+use nearfield_privacy::{ClassSet, DataClass};
 
+use crate::rules::Address;
 use crate::{Policy, PolicyMode};
 
 /// What a decision needs to know of a backend.
@@ -13,19 +15,27 @@ pub struct BackendFacts {
     pub name: String,
     /// Whether content that is sent to it leaves this machine.
     pub locality: Locality,
+    /// Whether it is the engine in this process. Another server of this machine, behind a Unix socket, is not: it can be
+    /// out of reach as a cloud can.
+    pub engine: bool,
     /// The models that the configuration limits it to; `None` when it may be asked for any.
     pub models: Option<Vec<String>>,
     /// Models that it knows under another name than the one that callers ask for.
     pub model_map: BTreeMap<String, String>,
     /// The base addresses to which its requests go; none where that is not known.
-    pub addresses: Vec<String>,
+    pub addresses: Vec<Address>,
 }
 
 impl BackendFacts {
-    /// A backend that may be asked for any model by its own name.
+    /// A backend outside this process that may be asked for any model by its own name.
     pub fn new(name: impl Into<String>, locality: Locality) -> Self {
         let (model_map, addresses) = (BTreeMap::new(), Vec::new());
-        Self { name: name.into(), locality, models: None, model_map, addresses }
+        Self { name: name.into(), locality, engine: false, models: None, model_map, addresses }
+    }
+
+    /// The engine in this process.
+    pub fn own_engine(name: impl Into<String>) -> Self {
+        Self { engine: true, ..Self::new(name, Locality::Local) }
     }
 
     /// The backend's own name of a model.
@@ -44,6 +54,8 @@ impl BackendFacts {
 pub struct RequestFacts {
     /// The model as the caller wrote it.
     pub model: String,
+    /// Every class that it is of: its caller's claim, and what was found in it.
+    pub classes: ClassSet,
 }
 
 /// Which backends may answer, in the order to try them.
@@ -86,6 +98,17 @@ pub enum Refusal {
         /// The policy's mode.
         mode: PolicyMode,
     },
+    /// The request holds more than the policy lets leave, and nothing on this machine may answer.
+    #[error(
+        "the request is of class {class}, which the policy `{mode}` does not let leave this machine; take it out and send \
+         the request again, or say in a policy file to whom such data may go"
+    )]
+    Stays {
+        /// The request's class.
+        class: DataClass,
+        /// The policy's mode.
+        mode: PolicyMode,
+    },
 }
 
 impl From<Refusal> for Error {
@@ -93,7 +116,7 @@ impl From<Refusal> for Error {
         let message = refusal.to_string();
         match refusal {
             Refusal::NoBackend => Self::new(ErrorKind::NotFound, message).with_code("no_backend"),
-            Refusal::Forbidden { .. } => {
+            Refusal::Forbidden { .. } | Refusal::Stays { .. } => {
                 Self::new(ErrorKind::PermissionDenied, message).with_code("policy_forbids")
             }
             Refusal::ModelNotServed { .. } => {
@@ -103,7 +126,7 @@ impl From<Refusal> for Error {
     }
 }
 
-/// The backends that the policy allows, in the order to try them: local backends before cloud backends; local ones in
+/// The backends that the policy allows for some request, in the order to try them: local backends before cloud backends; local ones in
 /// the order of the configuration; cloud ones in the policy's order.
 pub fn permitted<'a>(policy: &Policy, backends: &'a [BackendFacts]) -> Vec<&'a BackendFacts> {
     let on = |side: Locality| backends.iter().filter(move |backend| backend.locality == side);
@@ -117,14 +140,15 @@ pub fn permitted<'a>(policy: &Policy, backends: &'a [BackendFacts]) -> Vec<&'a B
     let mut allowed: Vec<&BackendFacts> = Vec::with_capacity(ordered.len());
     for backend in ordered {
         let repeated = allowed.iter().any(|earlier| earlier.name == backend.name);
-        if policy.mode.allows(backend.locality) && !repeated {
+        let allowed_here = backend.locality == Locality::Local || policy.leaves.is_some();
+        if policy.mode.allows(backend.locality) && allowed_here && !repeated {
             allowed.push(backend);
         }
     }
     allowed
 }
 
-/// Closes the candidate set of one request: what is [`permitted`] and may be asked for its model.
+/// Closes the candidate set of one request: what is [`permitted`], may be asked for its model and may see its content.
 pub fn decide(
     policy: &Policy,
     backends: &[BackendFacts],
@@ -143,10 +167,16 @@ pub fn decide(
         return Err(Refusal::Forbidden { mode: policy.mode, wanted });
     }
     allowed.retain(|backend| backend.may_serve(&request.model));
-    let Some(first) = allowed.first() else {
+    if allowed.is_empty() {
         return Err(Refusal::ModelNotServed { model: request.model.clone(), mode: policy.mode });
-    };
+    }
+    let (all, class) = (allowed.len(), request.classes.highest());
+    if !policy.lets_leave(request.classes) {
+        allowed.retain(|backend| backend.locality == Locality::Local);
+    }
+    let Some(first) = allowed.first() else { return Err(Refusal::Stays { class, mode: policy.mode }) };
     let reason = match (policy.mode, first.locality) {
+        (mode, Locality::Local) if allowed.len() < all => format!("{mode}: {class} data stays here"),
         (PolicyMode::PreferLocal, Locality::Cloud) => {
             format!("{}: no local backend for this model", policy.mode)
         }
@@ -170,11 +200,46 @@ mod tests {
     }
 
     fn request() -> RequestFacts {
-        RequestFacts { model: "m".to_owned() }
+        RequestFacts { model: "m".to_owned(), classes: ClassSet::default() }
     }
 
     fn policy(mode: PolicyMode, cloud: &[&str]) -> Policy {
-        Policy { mode, cloud: cloud.iter().map(|&name| name.to_owned()).collect() }
+        let cloud = cloud.iter().map(|&name| name.to_owned()).collect();
+        Policy { cloud, ..Policy::up_to(DataClass::Internal, mode) }
+    }
+
+    #[test]
+    fn what_is_above_the_declared_class_stays() {
+        let here = facts("here", Locality::Local);
+        let backends = [here.clone(), facts("a", Locality::Cloud)];
+        let personal = RequestFacts { classes: ClassSet::of(DataClass::Personal), ..request() };
+        let decided = |policy: &Policy, backends: &[BackendFacts]| decide(policy, backends, &personal);
+        let prefer = policy(PolicyMode::PreferLocal, &[]);
+        let decision = decided(&prefer, &backends).unwrap();
+        assert_eq!(
+            (decision.candidates, decision.reason.as_str()),
+            (vec!["here".to_owned()], "prefer-local: personal data stays here")
+        );
+        let error = Error::from(decided(&policy(PolicyMode::CloudOnly, &[]), &backends).unwrap_err());
+        assert_eq!(
+            (error.kind, error.code.as_deref()),
+            (ErrorKind::PermissionDenied, Some("policy_forbids"))
+        );
+        assert!(error.message.contains("class personal") && error.message.contains("policy file"), "{error}");
+        let wider = Policy::up_to(DataClass::Personal, PolicyMode::PreferLocal);
+        assert_eq!(decided(&wider, &backends).unwrap().candidates, ["here", "a"]);
+        // Nothing would have left anyway.
+        let only = Policy::up_to(DataClass::Internal, PolicyMode::LocalOnly);
+        assert_eq!(decided(&only, &backends).unwrap().reason, "local-only");
+    }
+
+    #[test]
+    fn without_a_declared_class_nothing_leaves() {
+        let backends = [facts("here", Locality::Local), facts("a", Locality::Cloud)];
+        let silent = |mode| Policy { mode, ..Policy::default() };
+        let decision = decide(&silent(PolicyMode::PreferLocal), &backends, &request()).unwrap();
+        assert_eq!(decision.candidates, ["here"]);
+        assert!(decide(&silent(PolicyMode::CloudOnly), &backends, &request()).is_err());
     }
 
     #[test]
@@ -246,9 +311,13 @@ mod tests {
             mode in any_mode(),
             cloud in proptest::collection::vec("[a-e]-(true|false)", 0..5),
             backends in proptest::collection::vec(any_backend(), 0..8),
+            leaves in proptest::option::of(proptest::sample::select(&DataClass::ALL[..])),
+            class in proptest::sample::select(&DataClass::ALL[..]),
         ) {
-            let policy = Policy { mode, cloud };
-            if let Ok(decision) = decide(&policy, &backends, &request()) {
+            let policy = Policy { mode, cloud, leaves };
+            let request = RequestFacts { classes: ClassSet::of(class), ..request() };
+            let may_leave = class <= DataClass::Personal && leaves.is_some_and(|most| class <= most);
+            if let Ok(decision) = decide(&policy, &backends, &request) {
                 prop_assert!(!decision.candidates.is_empty());
                 let mut seen_cloud = false;
                 for (at, name) in decision.candidates.iter().enumerate() {
@@ -257,6 +326,7 @@ mod tests {
                     prop_assert!(mode.allows(backend.locality));
                     if backend.locality == Locality::Cloud {
                         prop_assert!(policy.cloud.is_empty() || policy.cloud.contains(name));
+                        prop_assert!(may_leave);
                         seen_cloud = true;
                     } else {
                         prop_assert!(!seen_cloud, "a cloud backend stands before a local one");
@@ -267,8 +337,7 @@ mod tests {
                     mode.allows(backend.locality)
                         && backend.may_serve("m")
                         && (backend.locality == Locality::Local
-                            || policy.cloud.is_empty()
-                            || policy.cloud.contains(&backend.name))
+                            || may_leave && (policy.cloud.is_empty() || policy.cloud.contains(&backend.name)))
                         && backends.iter().find(|other| other.name == backend.name) == Some(backend)
                 });
                 prop_assert!(!open, "refused although a backend was allowed");

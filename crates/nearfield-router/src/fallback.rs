@@ -32,7 +32,7 @@ pub fn fallback_reason(policy: &Policy, failed: &BackendFacts, failure: Failure)
         ErrorKind::ContextLength => Some(format!("the context does not fit {}", failed.name)),
         kind if !kind.may_fall_back() => None,
         ErrorKind::Unsure => Some(format!("{} was not sure of its answer", failed.name)),
-        ErrorKind::Overloaded if here => Some("the local queue is full".to_owned()),
+        ErrorKind::Overloaded if failed.engine => Some("the local queue is full".to_owned()),
         ErrorKind::Overloaded => Some(format!("{} is overloaded", failed.name)),
         ErrorKind::RateLimited => Some(format!("{} limits the rate", failed.name)),
         kind => Some(format!("{} failed before its first token: {}", failed.name, kind.as_str())),
@@ -59,8 +59,11 @@ mod tests {
     ];
 
     fn reason(mode: PolicyMode, locality: Locality, kind: ErrorKind, after: bool) -> Option<String> {
-        let policy = Policy { mode, cloud: Vec::new() };
-        let failed = BackendFacts::new("b", locality);
+        let policy = Policy { mode, ..Policy::default() };
+        let failed = match locality {
+            Locality::Local => BackendFacts::own_engine("b"),
+            Locality::Cloud => BackendFacts::new("b", locality),
+        };
         fallback_reason(&policy, &failed, Failure { kind, after_first_token: after })
     }
 
@@ -95,5 +98,9 @@ mod tests {
         assert_eq!(local(ErrorKind::ContextLength), "the context does not fit here");
         let cloud = reason(PolicyMode::CloudOnly, Locality::Cloud, ErrorKind::Timeout, false).unwrap();
         assert_eq!(cloud, "b failed before its first token: timeout");
+        let pool = BackendFacts::new("pool", Locality::Local);
+        let failure = Failure { kind: ErrorKind::Overloaded, after_first_token: false };
+        let beside = fallback_reason(&Policy::default(), &pool, failure);
+        assert_eq!(beside.as_deref(), Some("pool is overloaded"));
     }
 }

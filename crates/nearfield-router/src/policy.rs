@@ -3,6 +3,7 @@
 use std::fmt;
 
 use nearfield_api::Locality;
+use nearfield_privacy::{ClassSet, DataClass};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -17,6 +18,9 @@ pub struct Policy {
     /// The cloud backends that may be used, in the order to try them. Empty means every configured one, in the order
     /// of the configuration; otherwise a backend that is not listed gets nothing.
     pub cloud: Vec<String>,
+    /// The highest class of data that may leave this machine, at most [`Policy::MOST`]. Without a policy file no key
+    /// declares a class, so this is what declares it for all of them; without it nothing leaves.
+    pub leaves: Option<DataClass>,
 }
 
 /// Which sides may answer.
@@ -86,6 +90,24 @@ pub enum PolicyError {
         /// The name in the policy.
         name: String,
     },
+    /// Cloud backends could answer, and nobody has said what may leave.
+    #[error(
+        "the policy `{mode}` lets requests leave this machine, and no class of data is declared; write leaves = \
+         \"internal\" (or \"public\", \"personal\") under [policy], or a policy file that says it for each key"
+    )]
+    NothingDeclared {
+        /// The policy's mode.
+        mode: PolicyMode,
+    },
+    /// What may leave is more than a mode can answer for.
+    #[error(
+        "leaves = \"{class}\" is too much for a mode: such data leaves only where a policy file says to whom and how; \
+         write \"{most}\" at most, or a policy file", most = Policy::MOST
+    )]
+    TooMuchLeaves {
+        /// The class in the policy.
+        class: DataClass,
+    },
     /// A name stands twice in the cloud order.
     #[error("the policy's cloud order names `{name}` twice; remove one")]
     Repeated {
@@ -95,6 +117,26 @@ pub enum PolicyError {
 }
 
 impl Policy {
+    /// The highest class that may leave by a mode alone: health data needs an agreement with the backend, and credentials
+    /// a rule that masks them.
+    pub const MOST: DataClass = DataClass::Personal;
+
+    /// A policy of this mode that lets data up to a class leave.
+    pub fn up_to(class: DataClass, mode: PolicyMode) -> Self {
+        Self { mode, cloud: Vec::new(), leaves: Some(class) }
+    }
+
+    /// Whether anything may leave at all.
+    pub fn lets_leave_something(&self) -> bool {
+        self.leaves.is_some() && self.mode.allows(Locality::Cloud)
+    }
+
+    /// Whether a request of these classes may leave.
+    pub fn lets_leave(&self, classes: ClassSet) -> bool {
+        let most = self.leaves.map(|class| class.min(Self::MOST));
+        self.lets_leave_something() && most.is_some_and(|most| classes.highest() <= most)
+    }
+
     /// A short hash of what the policy says, the same on every machine and for every spelling of the same policy: the
     /// first 16 hexadecimal digits of a SHA-256 over its length-prefixed parts.
     pub fn hash(&self) -> String {
@@ -103,7 +145,13 @@ impl Policy {
             hasher.update((bytes.len() as u64).to_le_bytes());
             hasher.update(bytes);
         };
-        part(b"nearfield policy 1");
+        match self.leaves {
+            None => part(b"nearfield policy 1"),
+            Some(class) => {
+                part(b"nearfield policy 2");
+                part(class.as_str().as_bytes());
+            }
+        }
         part(self.mode.as_str().as_bytes());
         for name in &self.cloud {
             part(name.as_bytes());
@@ -141,6 +189,14 @@ impl Policy {
                 Some(_) => {}
             }
         }
+        if let Some(class) = self.leaves.filter(|class| *class > Self::MOST) {
+            return Err(PolicyError::TooMuchLeaves { class });
+        }
+        let clouds = self.mode.allows(Locality::Cloud)
+            && backends.iter().any(|backend| backend.locality == Locality::Cloud);
+        if clouds && self.leaves.is_none() {
+            return Err(PolicyError::NothingDeclared { mode: self.mode });
+        }
         Ok(())
     }
 }
@@ -169,7 +225,8 @@ mod tests {
         // Ledgers keep these hashes for years: a change here is a change of what old rows mean.
         assert_eq!(Policy::default().hash(), "83128b4eaee321bf");
         let of = |mode, cloud: &[&str]| {
-            Policy { mode, cloud: cloud.iter().map(|&name| name.to_owned()).collect() }.hash()
+            let cloud = cloud.iter().map(|&name| name.to_owned()).collect();
+            Policy { mode, cloud, leaves: None }.hash()
         };
         let hashes = [
             of(PolicyMode::LocalOnly, &[]),
@@ -179,6 +236,8 @@ mod tests {
             of(PolicyMode::PreferLocal, &["b", "a"]),
             of(PolicyMode::PreferLocal, &["ab"]),
             of(PolicyMode::PreferLocal, &["a\0b"]),
+            Policy::up_to(DataClass::Public, PolicyMode::PreferLocal).hash(),
+            Policy::up_to(DataClass::Internal, PolicyMode::PreferLocal).hash(),
         ];
         for (at, hash) in hashes.iter().enumerate() {
             assert_eq!(hash.len(), 16);
@@ -191,11 +250,9 @@ mod tests {
         let backends =
             [facts("local", Locality::Local), facts("a", Locality::Cloud), facts("b", Locality::Cloud)];
         let check = |cloud: &[&str]| {
-            Policy {
-                mode: PolicyMode::PreferLocal,
-                cloud: cloud.iter().map(|&name| name.to_owned()).collect(),
-            }
-            .check(&backends)
+            let cloud = cloud.iter().map(|&name| name.to_owned()).collect();
+            let policy = Policy::up_to(DataClass::Internal, PolicyMode::PreferLocal);
+            Policy { cloud, ..policy }.check(&backends)
         };
         assert_eq!(check(&["b", "a"]), Ok(()));
         assert_eq!(
@@ -207,5 +264,30 @@ mod tests {
         let twice = [facts("a", Locality::Local), facts("a", Locality::Cloud)];
         let duplicate = PolicyError::DuplicateBackend { name: "a".to_owned() };
         assert_eq!(Policy::default().check(&twice), Err(duplicate));
+    }
+
+    #[test]
+    fn what_may_leave_is_declared_before_anything_does() {
+        let backends = [facts("local", Locality::Local), facts("a", Locality::Cloud)];
+        for mode in [PolicyMode::CloudOnly, PolicyMode::PreferLocal] {
+            let silent = Policy { mode, ..Policy::default() };
+            assert_eq!(silent.check(&backends), Err(PolicyError::NothingDeclared { mode }));
+            assert_eq!(silent.check(&backends[..1]), Ok(()), "nothing could leave");
+            assert!(!silent.lets_leave(ClassSet::default()));
+            let most = Policy::up_to(DataClass::Personal, mode);
+            assert_eq!(most.check(&backends), Ok(()));
+            for (class, leaves) in [
+                (DataClass::Public, true),
+                (DataClass::Personal, true),
+                (DataClass::Health, false),
+                (DataClass::Secret, false),
+            ] {
+                assert_eq!(most.lets_leave(ClassSet::of(class)), leaves, "{class}");
+                let wrong = Err(PolicyError::TooMuchLeaves { class });
+                assert_eq!(Policy::up_to(class, mode).check(&backends), if leaves { Ok(()) } else { wrong });
+            }
+        }
+        assert_eq!(Policy::default().check(&backends), Ok(()));
+        assert!(!Policy::up_to(DataClass::Internal, PolicyMode::LocalOnly).lets_leave(ClassSet::default()));
     }
 }

@@ -11,6 +11,7 @@ mod budget;
 mod circuits;
 mod domains;
 mod judge;
+mod lane;
 mod names;
 mod network;
 mod opening;
@@ -21,7 +22,7 @@ mod ruled;
 mod ruling;
 mod seals;
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,11 +30,11 @@ use futures_util::future::join_all;
 use jiff::Timestamp;
 use nearfield_api::openai::ModelEntry;
 use nearfield_api::{Backend, EndpointState, Error, ErrorKind, EventStream, Locality, ModelInfo, Request};
-use nearfield_privacy::{DataClass, HashKey};
+use nearfield_privacy::{ClassSet, Detector, HashKey};
 use nearfield_router::attempts::Resilience;
 use nearfield_router::rules::{Claim, Connectivity, Rules, RulesError};
 use nearfield_router::{
-    BackendFacts, Decision, Policy, PolicyError, PolicyMode, RequestFacts, decide, permitted,
+    BackendFacts, Decision, Policy, PolicyError, PolicyMode, RequestFacts, decide, permitted, survey_request,
 };
 use nearfield_store::{Admission, End, Ledger, Prices, RowHandle, Tariff};
 use tokio::time::{Instant, timeout};
@@ -75,21 +76,18 @@ pub struct GatewayOptions {
 pub struct ConfiguredBackend {
     /// The backend.
     pub backend: Arc<dyn Backend>,
-    /// The models that it may be asked for; `None` for any.
-    pub models: Option<Vec<String>>,
+    /// What decisions know of it. Its name is the backend's own.
+    pub facts: BackendFacts,
     /// The provider under which its models stand in the price table. Without it the cost of a cloud answer is unknown.
     pub price_provider: Option<String>,
-    /// Models that it knows under another name than the one that callers ask for.
-    pub model_map: BTreeMap<String, String>,
-    /// The base addresses to which its requests go; none where that is not known.
-    pub addresses: Vec<String>,
 }
 
 impl ConfiguredBackend {
     /// A backend that may be asked for any model by its own name, and whose prices are not known.
     pub fn new(backend: Arc<dyn Backend>) -> Self {
-        let (model_map, addresses) = (BTreeMap::new(), Vec::new());
-        Self { backend, models: None, price_provider: None, model_map, addresses }
+        let engine = backend.is_engine();
+        let facts = BackendFacts { engine, ..BackendFacts::new(backend.name(), backend.locality()) };
+        Self { backend, facts, price_provider: None }
     }
 }
 
@@ -150,9 +148,11 @@ impl From<Error> for Unanswered {
 /// Joins policy, ledger and backends.
 pub struct Gateway {
     backends: Vec<ConfiguredBackend>,
-    /// The same backends, in the same order, as the policy sees them.
+    /// Their facts, in the same order, as decisions want them.
     facts: Vec<BackendFacts>,
     policy: Policy,
+    /// What looks at requests where `policy` lets some leave.
+    detector: Option<Detector>,
     /// A policy file, which then decides in place of `policy`.
     ruled: Option<Ruled>,
     ledger: Ledger,
@@ -173,9 +173,10 @@ impl Gateway {
     /// The policy names a backend that is not there or is not a cloud backend, or two backends share a name.
     pub fn new(options: GatewayOptions) -> Result<Self, PolicyError> {
         let GatewayOptions { backends, policy, ledger, prices, tariff, reference, cache_domains } = options;
-        let facts: Vec<BackendFacts> = backends.iter().map(facts_of).collect();
+        let facts: Vec<BackendFacts> = backends.iter().map(|configured| configured.facts.clone()).collect();
         policy.check(&facts)?;
         let pricing = Arc::new(Pricing { prices, tariff, reference });
+        let detector = policy.lets_leave_something().then(Detector::new);
         let created = Timestamp::now().as_second().unsigned_abs();
         let resilience = Resilience::default();
         let circuits = Arc::new(Circuits::new(&resilience, &facts));
@@ -183,6 +184,7 @@ impl Gateway {
             backends,
             facts,
             policy,
+            detector,
             ruled: None,
             ledger,
             pricing,
@@ -208,7 +210,7 @@ impl Gateway {
         self.circuits.counts()
     }
 
-    /// Whether each cloud backend rests after failures.
+    /// Whether each backend outside this process rests after failures.
     pub fn circuits(&self) -> Vec<(String, bool)> {
         self.circuits.open()
     }
@@ -216,8 +218,8 @@ impl Gateway {
     /// How the endpoints of pools stand: the backend's name and the endpoint's position in the configuration, from 1.
     pub fn endpoints(&self) -> Vec<(String, usize, EndpointState)> {
         let mut all = Vec::new();
-        for (configured, facts) in self.backends.iter().zip(&self.facts) {
-            let states = configured.backend.endpoints();
+        for ConfiguredBackend { backend, facts, .. } in &self.backends {
+            let states = backend.endpoints();
             all.extend(states.into_iter().zip(1..).map(|(state, at)| (facts.name.clone(), at, state)));
         }
         all
@@ -230,7 +232,8 @@ impl Gateway {
     pub fn with_rules(mut self, rules: Rules, key: HashKey) -> Result<Self, RulesError> {
         self.ruled = Some(Ruled::new(rules, key, &self.facts)?);
         // What may follow what inside the candidate set; which candidates there are is for the rules.
-        self.policy = Policy { mode: PolicyMode::PreferLocal, cloud: Vec::new() };
+        self.policy = Policy::up_to(Policy::MOST, PolicyMode::PreferLocal);
+        self.detector = None;
         Ok(self)
     }
 
@@ -249,6 +252,8 @@ impl Gateway {
             place: "policy".to_owned(),
             why: "the server was started without a policy file; restart it with one".to_owned(),
         })?;
+        // Before, so that no request decides by a sum that was not kept.
+        self.budgets.forget();
         ruled.replace(rules, &self.facts).inspect_err(|_| ruled.count_failure())
     }
 
@@ -274,8 +279,8 @@ impl Gateway {
         Ok(self.start(caller, Box::new(request), Gate::FirstToken(None)).await?)
     }
 
-    /// The same, but after `patience` returns without the first token where this machine is answering, which may read
-    /// a long prompt: from then on it is the one that answers, or fails. A cloud's first token is always waited for.
+    /// The same, but after `patience` returns without the first token where this process's engine is answering, which may
+    /// read a long prompt: from then on it is the one that answers, or fails. Another's first token is always waited for.
     ///
     /// # Errors
     /// As [`Gateway::answer`].
@@ -300,12 +305,18 @@ impl Gateway {
         Box::pin(self.decide(caller, request, gate)).await
     }
 
-    async fn decide(&self, caller: &Caller, request: Box<Request>, gate: Gate) -> Result<Answer, Unanswered> {
+    async fn decide(
+        &self,
+        caller: &Caller,
+        mut request: Box<Request>,
+        gate: Gate,
+    ) -> Result<Answer, Unanswered> {
         if let Some(ruled) = &self.ruled {
             return self.decide_by_rules(ruled, caller, request, gate).await;
         }
-        let decision = match decide(&self.policy, &self.facts, &RequestFacts { model: request.model.clone() })
-        {
+        let classes = self.classes(caller, &mut request);
+        let facts = RequestFacts { model: request.model.clone(), classes };
+        let decision = match decide(&self.policy, &self.facts, &facts) {
             Ok(decision) => decision,
             Err(refusal) => {
                 let reason = format!("{}: refused", self.policy.mode);
@@ -340,13 +351,20 @@ impl Gateway {
         Box::new(Course::new(self, row, &candidates, None, reason, request, gate)).run().await
     }
 
-    /// Whether a caller's own claim lets a backend see its request, where no rules say what a class means: from
-    /// `personal` on the request stays here.
+    /// Every class that a request is of, where no rules decide: its caller's claim, and what is found in it.
+    fn classes(&self, caller: &Caller, request: &mut Request) -> ClassSet {
+        let mut classes = caller.claim.class.map(ClassSet::of).unwrap_or_default();
+        if let Some(detector) = &self.detector {
+            classes.extend(survey_request(detector, request).classes());
+        }
+        classes
+    }
+
+    /// Whether a caller's own claim lets a backend see its request.
     fn claimed(&self, caller: &Caller, name: &str) -> bool {
         let claim = &caller.claim;
-        let here = claim.local_only || claim.class.is_some_and(|class| class >= DataClass::Personal);
         claim.backends.as_ref().is_none_or(|names| names.iter().any(|own| own == name))
-            && !(here && self.is_cloud(name))
+            && !(claim.local_only && self.is_cloud(name))
     }
 
     fn is_cloud(&self, name: &str) -> bool {
@@ -419,17 +437,7 @@ impl Gateway {
     }
 
     fn backend(&self, name: &str) -> Option<&ConfiguredBackend> {
-        self.backends.iter().find(|configured| configured.backend.name() == name)
-    }
-}
-
-fn facts_of(configured: &ConfiguredBackend) -> BackendFacts {
-    BackendFacts {
-        name: configured.backend.name().to_owned(),
-        locality: configured.backend.locality(),
-        models: configured.models.clone(),
-        model_map: configured.model_map.clone(),
-        addresses: configured.addresses.clone(),
+        self.backends.iter().find(|configured| configured.facts.name == name)
     }
 }
 

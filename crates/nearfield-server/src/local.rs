@@ -122,6 +122,10 @@ impl Backend for LocalBackend {
         Locality::Local
     }
 
+    fn is_engine(&self) -> bool {
+        true
+    }
+
     async fn models(&self) -> Result<Vec<ModelInfo>, Error> {
         self.models.list().await
     }

@@ -48,6 +48,7 @@ pub enum Script {
 pub struct Scripted {
     name: String,
     locality: Locality,
+    engine: bool,
     scripts: Mutex<VecDeque<Script>>,
     /// The requests that it has got, in order.
     pub seen: Mutex<Vec<Request>>,
@@ -59,11 +60,16 @@ pub struct Scripted {
 }
 
 impl Scripted {
-    /// A backend of this name and place with its scripts.
-    pub fn new(name: &str, locality: Locality, scripts: impl IntoIterator<Item = Script>) -> Arc<Self> {
+    fn new(
+        name: &str,
+        locality: Locality,
+        engine: bool,
+        scripts: impl IntoIterator<Item = Script>,
+    ) -> Arc<Self> {
         Arc::new(Self {
             name: name.to_owned(),
             locality,
+            engine,
             scripts: Mutex::new(scripts.into_iter().collect()),
             seen: Mutex::default(),
             begun: AtomicUsize::default(),
@@ -72,14 +78,19 @@ impl Scripted {
         })
     }
 
-    /// One on this machine, which takes only text.
+    /// One that stands for the engine in this process, and takes only text.
     pub fn local(scripts: impl IntoIterator<Item = Script>) -> Arc<Self> {
-        Self::new("local", Locality::Local, scripts)
+        Self::new("local", Locality::Local, true, scripts)
+    }
+
+    /// One that stands for another server of this machine.
+    pub fn beside(name: &str, scripts: impl IntoIterator<Item = Script>) -> Arc<Self> {
+        Self::new(name, Locality::Local, false, scripts)
     }
 
     /// One elsewhere.
     pub fn cloud(name: &str, scripts: impl IntoIterator<Item = Script>) -> Arc<Self> {
-        Self::new(name, Locality::Cloud, scripts)
+        Self::new(name, Locality::Cloud, false, scripts)
     }
 
     /// How many requests it has got.
@@ -114,6 +125,10 @@ impl Backend for Scripted {
 
     fn locality(&self) -> Locality {
         self.locality
+    }
+
+    fn is_engine(&self) -> bool {
+        self.engine
     }
 
     async fn models(&self) -> Result<Vec<ModelInfo>, Error> {

@@ -62,10 +62,8 @@ impl Opened {
                 let pool = pool.map(|pool| pool as Arc<dyn Backend>);
                 backends.push(ConfiguredBackend {
                     backend: pool.map_or_else(|| section.build(), Ok)?,
-                    models: section.models(),
+                    facts: section.facts(),
                     price_provider: section.price_provider(),
-                    model_map: section.model_map().clone(),
-                    addresses: section.addresses(),
                 });
             }
         }
@@ -76,6 +74,7 @@ impl Opened {
         };
         let rules = config.rules;
         let ledger = app.ledger().await?;
+        let (folder, mode, hash) = (app.data_folder(), config.policy.mode, config.policy.hash());
         let gateway = Gateway::new(GatewayOptions {
             backends,
             policy: config.policy,
@@ -88,10 +87,12 @@ impl Opened {
         .with_resilience(config.attempts)
         .with_network(network);
         let gateway = match &rules {
-            None => gateway,
+            None => {
+                reload::record_start(folder, Some(mode), &hash)?;
+                gateway
+            }
             Some(file) => {
-                let folder = app.data_folder();
-                reload::record_start(folder, &file.rules.hash())?;
+                reload::record_start(folder, None, &file.rules.hash())?;
                 gateway.with_rules(file.rules.clone(), reload::hash_key(folder)?)?
             }
         };

@@ -12,6 +12,7 @@ use jiff::Timestamp;
 use nearfield_api::Backend as _;
 use nearfield_privacy::HashKey;
 use nearfield_providers::Pool;
+use nearfield_router::PolicyMode;
 use nearfield_server::changes::{self, CHANGES_FILE, Change, Changed};
 use nearfield_server::gateway::{Gateway, RulesChange};
 
@@ -106,13 +107,15 @@ pub(crate) fn hash_key(folder: &Path) -> Result<HashKey> {
     }
 }
 
-/// Adds a line to the record of changes where the rules that start are not those that it names last.
-pub(crate) fn record_start(folder: &Path, hash: &str) -> Result<()> {
+/// Adds a line to the record of changes where the policy that starts, a file's or a mode's, is not the one that it names
+/// last.
+pub(crate) fn record_start(folder: &Path, mode: Option<PolicyMode>, hash: &str) -> Result<()> {
     let old = changes::last_hash(folder, Changed::Policy);
     if old.as_deref() == Some(hash) {
         return Ok(());
     }
-    record(folder, &Change::now(Changed::Policy, "start", old, hash))
+    let by = mode.map_or_else(|| "start".to_owned(), |mode| format!("start, mode {mode}"));
+    record(folder, &Change::now(Changed::Policy, by, old, hash))
 }
 
 fn record(folder: &Path, change: &Change) -> Result<()> {
@@ -238,10 +241,12 @@ mod tests {
         assert_eq!(hash_key(folder.path()).unwrap().pseudonym("EMAIL", "a@b.org"), own);
         fs::write(folder.path().join(HASH_KEY), "short").unwrap();
         assert!(hash_key(folder.path()).unwrap_err().to_string().contains("32 bytes"));
-        for (hash, lines) in [("a1", 1), ("a1", 1), ("b2", 2)] {
-            record_start(folder.path(), hash).unwrap();
+        let mode = Some(PolicyMode::PreferLocal);
+        for (mode, hash, lines) in [(None, "a1", 1), (None, "a1", 1), (mode, "b2", 2), (None, "a1", 3)] {
+            record_start(folder.path(), mode, hash).unwrap();
             let record = fs::read_to_string(folder.path().join(CHANGES_FILE)).unwrap();
             assert_eq!(record.lines().count(), lines);
+            assert_eq!(record.lines().last().unwrap().contains("start, mode prefer-local"), mode.is_some());
         }
     }
 }

@@ -8,7 +8,7 @@ mod resilience;
 
 use std::time::Duration;
 
-use nearfield_api::{ErrorKind, Locality};
+use nearfield_api::ErrorKind;
 
 pub use breaker::{Breaker, Pass};
 pub use resilience::{Disconnect, Resilience, ResilienceError};
@@ -150,15 +150,14 @@ impl<'a> Plan<'a> {
         Some(Step { candidate: left, after: Duration::ZERO, cause })
     }
 
-    /// The same candidate once more, where that may help and does not take too long. This machine's engine is not
+    /// The same candidate once more, where that may help and does not take too long. This process's engine is not
     /// asked again: a full queue spills at once, and what it cannot do it will not do a moment later.
     fn retry(&mut self, place: usize, failed: &Failed<'_>) -> Option<Step> {
         let passing =
             matches!(failed.kind, ErrorKind::RateLimited | ErrorKind::Overloaded | ErrorKind::Upstream)
                 && !failed.code.is_some_and(|code| LASTING.contains(&code));
         let candidate = self.candidates.get_mut(place)?;
-        let here = candidate.facts.locality == Locality::Local;
-        if here || !passing || candidate.retries >= self.settings.retries {
+        if candidate.facts.engine || !passing || candidate.retries >= self.settings.retries {
             return None;
         }
         let after = self.settings.wait(candidate.retries, failed.retry_after, failed.chance)?;

@@ -7,7 +7,7 @@ use serde::Deserialize;
 /// How attempts are made. The defaults retry twice, open a circuit after five failures, and never hedge.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Resilience {
-    /// How often one cloud backend is asked again for one request.
+    /// How often one backend other than this process's engine is asked again for one request.
     pub retries: u32,
     /// The wait before the first retry; it doubles with each. Half of it is by chance.
     pub backoff: Duration,
@@ -15,9 +15,10 @@ pub struct Resilience {
     pub longest_wait: Duration,
     /// No attempt begins so long after the request was admitted.
     pub give_up_after: Duration,
-    /// How long a cloud backend may take to its first token before it is given up. `None`: as its own section says.
+    /// How long a backend other than this process's engine may take to its first token before it is given up. `None`: as
+    /// its own section says.
     pub first_token: Option<Duration>,
-    /// Failures in a row after which a cloud backend rests. 0: never.
+    /// Failures in a row after which a backend other than this process's engine rests. 0: never.
     pub circuit_failures: u32,
     /// How long it rests before one request probes it.
     pub circuit_rest: Duration,

@@ -1,3 +1,5 @@
+use nearfield_api::Locality;
+
 use super::*;
 use crate::PolicyMode;
 
@@ -9,7 +11,7 @@ fn facts(names: &[(&str, Locality)]) -> Vec<BackendFacts> {
 }
 
 fn policy() -> Policy {
-    Policy { mode: PolicyMode::PreferLocal, cloud: Vec::new() }
+    Policy { mode: PolicyMode::PreferLocal, ..Policy::default() }
 }
 
 fn failed(kind: ErrorKind) -> Failed<'static> {
@@ -33,6 +35,20 @@ fn a_cloud_is_asked_again_and_then_the_next() {
     let next = plan.failed(0, &failed(ErrorKind::Upstream)).unwrap();
     assert_eq!((next.step.candidate, next.step.cause), (1, Cause::Fallback));
     assert_eq!(next.step.after, Duration::ZERO);
+}
+
+#[test]
+fn another_server_of_this_machine_is_asked_again_and_the_own_engine_is_not() {
+    let (settings, policy) = (Resilience::default(), policy());
+    for (facts, again) in
+        [(BackendFacts::new("pool", Locality::Local), true), (BackendFacts::own_engine("local"), false)]
+    {
+        let facts = [facts];
+        let mut plan = Plan::new(&settings, &policy, &facts);
+        plan.first();
+        let next = plan.failed(0, &failed(ErrorKind::Upstream));
+        assert_eq!(next.map(|next| next.step.cause), again.then_some(Cause::Retry));
+    }
 }
 
 #[test]

@@ -392,7 +392,7 @@ fn region_objection(
 ) -> Option<Cow<'static, str>> {
     let declared = declared?;
     let model = backend.upstream_model(asked);
-    let against = backend.addresses.iter().find_map(|url| against_model(declared, url, model));
+    let against = backend.addresses.iter().find_map(|address| against_model(declared, address, model));
     if let Some(what) = against {
         return Some(format!("region `{declared}` is declared, but {what}").into());
     }

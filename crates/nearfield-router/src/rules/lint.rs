@@ -2,7 +2,7 @@
 
 use nearfield_privacy::{DataClass, Entity};
 
-use super::region::{against_address, against_model};
+use super::region::{Address, against_address, against_model};
 use super::{Demand, Rules};
 
 /// What is configured of a cloud backend, as far as it says where content goes.
@@ -36,9 +36,9 @@ pub struct Finding {
     pub said: String,
 }
 
-/// Looks for contradictions and for trust in what detection cannot do.
+/// Looks for contradictions, for rules that never apply and for trust in what detection cannot do.
 pub fn lint(rules: &Rules, endpoints: &[Endpoint]) -> Vec<Finding> {
-    let mut findings = Vec::new();
+    let mut findings = never_applying(rules);
     for endpoint in endpoints {
         let declared = rules.terms(&endpoint.name).region;
         if let Some(region) = declared {
@@ -133,8 +133,9 @@ fn masks_secrets(rule: &super::Rule) -> bool {
 
 /// What the configuration says against a declared region.
 fn contradictions(region: &str, endpoint: &Endpoint) -> Vec<String> {
-    let models = endpoint.models.iter().filter_map(|model| against_model(region, &endpoint.url, model));
-    let said = against_address(region, &endpoint.url).into_iter().chain(models);
+    let address = Address::new(&endpoint.url);
+    let models = endpoint.models.iter().filter_map(|model| against_model(region, &address, model));
+    let said = against_address(region, address.url()).into_iter().chain(models);
     said.map(|what| format!("region `{region}` is declared, but {what}; correct one of the two")).collect()
 }
 
@@ -142,17 +143,15 @@ fn contradictions(region: &str, endpoint: &Endpoint) -> Vec<String> {
 pub(super) const NO_MEASURE: &str =
     "no measure of complexity is on, since routing by it was no better than by prompt length";
 
-impl Rules {
-    /// Rules that can never apply, because they ask for what no server measures.
-    pub fn never_applying(&self) -> Vec<Finding> {
-        let asks = |rule: &super::Rule| rule.when.complexity_from.or(rule.when.complexity_to).is_some();
-        let finding = |(at, rule): (usize, &super::Rule)| Finding {
-            severity: Severity::Warning,
-            place: rule.place(at),
-            said: format!("never applies: {NO_MEASURE} (`nearfield route eval`); take `complexity` out"),
-        };
-        self.rule.iter().enumerate().filter(|(_, rule)| asks(rule)).map(finding).collect()
-    }
+/// Rules that can never apply, because they ask for what no server measures.
+fn never_applying(rules: &Rules) -> Vec<Finding> {
+    let asks = |rule: &super::Rule| rule.when.complexity_from.or(rule.when.complexity_to).is_some();
+    let finding = |(at, rule): (usize, &super::Rule)| Finding {
+        severity: Severity::Warning,
+        place: rule.place(at),
+        said: format!("never applies: {NO_MEASURE} (`nearfield route eval`); take `complexity` out"),
+    };
+    rules.rule.iter().enumerate().filter(|(_, rule)| asks(rule)).map(finding).collect()
 }
 
 #[cfg(test)]

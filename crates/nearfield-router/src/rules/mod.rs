@@ -27,6 +27,7 @@ pub use detection::{Detection, FormatEntry, NameSearch, Names, TermEntry};
 pub use escalate::{ALTERNATIVES, Escalate, Signals};
 pub use examples::{Example, ExampleOutcome, Examples, check_examples};
 pub use lint::{Endpoint, Finding, Severity, lint};
+pub use region::Address;
 
 /// A policy file.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

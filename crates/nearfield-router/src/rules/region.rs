@@ -1,5 +1,25 @@
 //! Where backends answer, as far as names of regions, addresses and ids of models say it.
 
+/// A base address to which a backend's requests go. It is read once, for all decisions to come.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Address {
+    url: String,
+    bedrock: bool,
+}
+
+impl Address {
+    /// The address of a URL.
+    pub fn new(url: impl Into<String>) -> Self {
+        let url = url.into();
+        Self { bedrock: bedrock_region(&host(&url)).is_some(), url }
+    }
+
+    /// The URL.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+}
+
 /// Names that stand for an area and not for one region, with the place of each: a wider one first, parts after `/`.
 /// London, Zurich and Oslo are in Europe and not in the European Union.
 const AREAS: [(&str, &str); 22] = [
@@ -129,9 +149,9 @@ pub(super) fn against_address(declared: &str, url: &str) -> Option<String> {
 /// What the id of a model, as the provider is asked for it, says against a declared region. Only Bedrock's ids say
 /// something: profiles that answer in several regions begin with their area, and ARNs hold a region. Another server may
 /// stand before Bedrock, so ids that can only be Bedrock's count wherever they are sent.
-pub(super) fn against_model(declared: &str, url: &str, model: &str) -> Option<String> {
+pub(super) fn against_model(declared: &str, address: &Address, model: &str) -> Option<String> {
     let name = model.rsplit('/').next().unwrap_or(model);
-    if bedrock_region(&host(url)).is_none() && !is_profile(name) && !model.starts_with("arn:aws") {
+    if !address.bedrock && !is_profile(name) && !model.starts_with("arn:aws") {
         return None;
     }
     let arn: Vec<&str> = model.split(':').collect();
@@ -237,7 +257,7 @@ mod tests {
 
     #[test]
     fn ids_of_models_say_where_they_are_answered() {
-        let url = "https://bedrock-runtime.eu-central-1.amazonaws.com";
+        let address = Address::new("https://bedrock-runtime.eu-central-1.amazonaws.com");
         let profile = "arn:aws:bedrock:eu-central-1:1:inference-profile";
         for (declared, model, against) in [
             ("eu", "anthropic.claude-sonnet-5-v1:0", false),
@@ -255,11 +275,11 @@ mod tests {
             ("eu", "arn:aws:bedrock:us-east-1::foundation-model/anthropic.claude-sonnet-5-v1:0", true),
             ("eu", "arn:aws:bedrock:eu-west-3::foundation-model/anthropic.claude-sonnet-5-v1:0", false),
         ] {
-            assert_eq!(against_model(declared, url, model).is_some(), against, "{declared} {model}");
+            assert_eq!(against_model(declared, &address, model).is_some(), against, "{declared} {model}");
         }
-        let other = "https://llm.example.org";
-        assert_eq!(against_model("eu", other, "us.large.v2"), None, "no name of Bedrock's");
-        assert!(against_model("eu", other, "us.anthropic.claude-sonnet-5-v1:0").is_some());
+        let other = Address::new("https://llm.example.org");
+        assert_eq!(against_model("eu", &other, "us.large.v2"), None, "no name of Bedrock's");
+        assert!(against_model("eu", &other, "us.anthropic.claude-sonnet-5-v1:0").is_some());
         let hidden = "arn:aws:bedrock:eu-central-1:1:application-inference-profile/abc";
         assert!(hides_its_region(hidden) && !hides_its_region(&format!("{profile}/eu.x")));
     }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use nearfield_api::Locality;
 use nearfield_privacy::{ClassSet, DataClass};
 use nearfield_router::BackendFacts;
-use nearfield_router::rules::{Claim, Denial, Facts, Rules, Verdict, explain_by_rules};
+use nearfield_router::rules::{Address, Claim, Denial, Facts, Rules, Verdict, explain_by_rules};
 
 fn rules(text: &str) -> Rules {
     let rules: Rules = toml::from_str(text).unwrap();
@@ -39,7 +39,7 @@ fn bedrock(url: &str) -> BackendFacts {
             ("anywhere".to_owned(), "global.anthropic.claude-haiku-4-5-v1:0".to_owned()),
             ("global.mine".to_owned(), "eu.anthropic.claude-haiku-4-5-v1:0".to_owned()),
         ]),
-        addresses: vec![url.to_owned()],
+        addresses: vec![Address::new(url)],
         ..BackendFacts::new("eu", Locality::Cloud)
     }
 }

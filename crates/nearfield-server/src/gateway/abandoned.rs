@@ -2,10 +2,9 @@
 //! policy says so, waited for.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures_util::StreamExt as _;
-use nearfield_api::{Locality, Usage, Work};
+use nearfield_api::{Locality, Usage};
 use nearfield_router::attempts::Disconnect;
 use nearfield_store::{AttemptEnd, End, Outcome, RowHandle};
 use tokio::runtime::Handle;
@@ -13,32 +12,23 @@ use tokio::time::{Instant, timeout};
 
 use super::account::{Account, AccountParts, Accounted};
 use super::attempt::Settling;
-use super::circuits::Permit;
+use super::lane::Lane;
 use super::opening::Opening;
-use super::pricing::{Pricing, Seller};
+use super::pricing::Pricing;
 use super::receipt::Receipt;
 
 /// What is left of the request.
 pub(super) struct Abandoned {
     pub(super) row: RowHandle,
     /// The attempts under way, at least one.
-    pub(super) lanes: Vec<Left>,
+    pub(super) lanes: Vec<Lane>,
     pub(super) settling: Settling,
     pub(super) pricing: Arc<Pricing>,
     pub(super) admitted: Instant,
     pub(super) prompt_tokens: u64,
+    /// The model as the caller wrote it.
     pub(super) model: String,
     pub(super) disconnect: Disconnect,
-}
-
-/// One attempt.
-pub(super) struct Left {
-    pub(super) position: u32,
-    pub(super) backend: String,
-    pub(super) seller: Seller,
-    pub(super) permit: Permit,
-    pub(super) began: Instant,
-    pub(super) pieces: Arc<AtomicU64>,
 }
 
 impl Abandoned {
@@ -61,7 +51,7 @@ impl Abandoned {
     }
 
     /// The first attempt that settles without an error.
-    async fn settled(&mut self) -> Option<(Left, Opening)> {
+    async fn settled(&mut self) -> Option<(Lane, Opening)> {
         while let Some((position, opening, error)) = self.settling.next().await {
             let Some(at) = self.lanes.iter().position(|lane| lane.position == position) else { continue };
             match error {
@@ -80,7 +70,7 @@ impl Abandoned {
     }
 
     /// Reads an answer to its usage: as one that the caller left in the middle.
-    fn drain(mut self, lane: Left, opening: Opening) {
+    fn drain(mut self, lane: Lane, opening: Opening) {
         self.settling = Settling::new();
         for other in std::mem::take(&mut self.lanes) {
             let (_, end) = self.ended(&other, Outcome::Cancelled);
@@ -119,14 +109,8 @@ impl Abandoned {
     }
 
     /// What an attempt took, where anything came of it; of the rest nobody knows what it cost.
-    fn ended(&self, lane: &Left, outcome: Outcome) -> (Option<Usage>, AttemptEnd) {
-        let output = lane.pieces.load(Ordering::Relaxed);
-        let usage = Usage { input: self.prompt_tokens, output, measured: false, ..Usage::NONE };
-        let usage = (output > 0).then_some(usage);
-        let work = Work { busy: lane.began.elapsed(), ..Work::default() };
-        let priced =
-            usage.and_then(|usage| self.pricing.cost(&lane.seller, &self.model, &usage, Some(&work)));
-        let (cost, price) = priced.unzip();
-        (usage, AttemptEnd { outcome, usage, cost, price })
+    fn ended(&self, lane: &Lane, outcome: Outcome) -> (Option<Usage>, AttemptEnd) {
+        let usage = lane.answers().then(|| lane.estimate(self.prompt_tokens));
+        (usage, lane.ended(&self.pricing, outcome, usage, None))
     }
 }

@@ -3,23 +3,23 @@
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher as _, Hasher as _};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use nearfield_api::sabotage::{Break, breaks};
-use nearfield_api::{Error, ErrorKind, Locality, Request, Usage, Work};
+use nearfield_api::{Error, ErrorKind, Locality, Request};
 use nearfield_router::attempts::{Cause, Disconnect, Failed, Plan, Step};
 use nearfield_router::rules::Escalate;
 use nearfield_router::{BackendFacts, Failure, fallback_reason};
 use nearfield_store::{AttemptEnd, AttemptStart, End, NanoDollars, Outcome, RowHandle};
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::abandoned::{Abandoned, Left};
+use super::abandoned::Abandoned;
 use super::account::{Account, AccountParts, Accounted, content_bytes, estimated_tokens};
-use super::circuits::Permit;
+use super::lane::Lane;
 use super::opening::{Care, Gate, Opening};
 use super::pricing::Seller;
 use super::receipt::Receipt;
@@ -32,7 +32,7 @@ pub(super) struct Course<'a> {
     /// `None` once the request is answered or given up.
     row: Option<RowHandle>,
     /// Attempts that are under way, and what each will settle as.
-    lanes: Vec<Lane<'a>>,
+    lanes: Vec<Lane>,
     settling: Settling,
     rules: Option<(&'a Ruled, &'a Admitted)>,
     decided: String,
@@ -51,19 +51,6 @@ pub(super) struct Course<'a> {
     unsure: Option<usize>,
 }
 
-/// One attempt that is under way.
-struct Lane<'a> {
-    configured: &'a ConfiguredBackend,
-    facts: &'a BackendFacts,
-    candidate: usize,
-    position: u32,
-    permit: Permit,
-    began: Instant,
-    pieces: Arc<AtomicU64>,
-    /// Why it answers, where it was asked beside a slow one.
-    beside: Option<String>,
-}
-
 /// An attempt that is settled: its position, what it gave, and its error.
 pub(super) type Settled = (u32, Opening, Option<Error>);
 pub(super) type Settling = FuturesUnordered<BoxFuture<'static, Settled>>;
@@ -77,8 +64,8 @@ enum Skip {
 }
 
 /// How one step of the plan ended.
-enum Race<'a> {
-    Won(Box<(Lane<'a>, Opening)>),
+enum Race {
+    Won(Box<(Lane, Opening)>),
     Lost(Option<Step>),
     Stopped(Error),
 }
@@ -148,7 +135,7 @@ impl<'a> Course<'a> {
         Unanswered { id: admitted.map(|row| row.id().to_owned()), error }
     }
 
-    async fn step(&mut self, step: Step) -> Race<'a> {
+    async fn step(&mut self, step: Step) -> Race {
         match self.launch(step) {
             Err(Skip::LeftOut) => Race::Lost(self.plan.left_out()),
             Err(Skip::Unrecorded(error)) => Race::Stopped(error),
@@ -157,7 +144,7 @@ impl<'a> Course<'a> {
     }
 
     /// Waits for the first attempt that settles, beside which another may be made when it is slow.
-    async fn race(&mut self) -> Race<'a> {
+    async fn race(&mut self) -> Race {
         let mut hedge_at = self.gateway.resilience.hedge_after.map(|after| Instant::now() + after);
         loop {
             let settled = tokio::select! {
@@ -168,7 +155,7 @@ impl<'a> Course<'a> {
             let Some((position, opening, error)) = settled else {
                 hedge_at = None;
                 // One that answers is not slow, however long its whole answer takes.
-                if self.lanes.iter().any(|lane| lane.pieces.load(Ordering::Relaxed) > 0) {
+                if self.lanes.iter().any(Lane::answers) {
                     continue;
                 }
                 if let Err(error) = self.hedge() {
@@ -187,7 +174,8 @@ impl<'a> Course<'a> {
                 self.unsure = Some(lane.candidate);
             }
             let failure = Failure { kind: error.kind, after_first_token: false };
-            if fallback_reason(&self.gateway.policy, lane.facts, failure).is_none() {
+            let facts = self.plan.facts(lane.candidate);
+            if facts.is_none_or(|facts| fallback_reason(&self.gateway.policy, facts, failure).is_none()) {
                 // A refusal is an answer, whatever another backend would say.
                 self.lose();
                 self.error = Some(error);
@@ -204,8 +192,8 @@ impl<'a> Course<'a> {
     fn launch(&mut self, step: Step) -> Result<(), Skip> {
         let gateway = self.gateway;
         let facts = self.plan.facts(step.candidate).ok_or(Skip::LeftOut)?;
-        let configured = gateway.backend(&facts.name).ok_or(Skip::LeftOut)?;
         let name = &facts.name;
+        let configured = gateway.backend(name).ok_or(Skip::LeftOut)?;
         let permit = gateway.circuits.ask(name).map_err(|wait| {
             self.rests = Some(self.rests.map_or(wait, |other| other.min(wait)));
             self.fallen.push(format!("{name} rests after failures"));
@@ -249,9 +237,17 @@ impl<'a> Course<'a> {
             let error = opening.settle(gate, patience).await;
             (position, opening, error)
         }));
-        let candidate = step.candidate;
-        let began = Instant::now();
-        self.lanes.push(Lane { configured, facts, candidate, position, permit, began, pieces, beside });
+        self.lanes.push(Lane {
+            backend: name.clone(),
+            seller: seller(configured),
+            model: facts.upstream_model(&self.request.model).to_owned(),
+            candidate: step.candidate,
+            position,
+            permit,
+            began: Instant::now(),
+            pieces,
+            beside,
+        });
         Ok(())
     }
 
@@ -265,15 +261,14 @@ impl<'a> Course<'a> {
 
     /// Asks the next candidate beside a slow one, where the plan has one that is worth its price.
     fn hedge(&mut self) -> Result<(), Error> {
-        let (gateway, model) = (self.gateway, self.request.model.clone());
-        let (prompt_tokens, max_tokens) = (self.prompt_tokens, self.request.max_tokens);
+        let (gateway, request, prompt_tokens) = (self.gateway, &self.request, self.prompt_tokens);
         let affordable = |facts: &BackendFacts| {
             let Some(configured) = gateway.backend(&facts.name) else { return false };
             if facts.locality == Locality::Local {
                 return true;
             }
-            let seller = seller(configured, facts);
-            let cost = gateway.pricing.estimate(&seller, &model, prompt_tokens, max_tokens);
+            let (seller, model) = (seller(configured), facts.upstream_model(&request.model));
+            let cost = gateway.pricing.most(&seller, model, request, prompt_tokens);
             cost.is_some_and(|cost| {
                 gateway.resilience.hedge_dollars.is_none_or(|most| cost.dollars() <= most)
             })
@@ -289,9 +284,9 @@ impl<'a> Course<'a> {
     fn lose(&mut self) {
         self.settling = Settling::new();
         for lane in std::mem::take(&mut self.lanes) {
-            self.gateway.circuits.count(&lane.facts.name, "lost");
-            let usage = self.estimate(&lane);
-            let end = self.ended(&lane, Outcome::Cancelled, Some(usage), None);
+            self.gateway.circuits.count(&lane.backend, "lost");
+            let usage = lane.estimate(self.prompt_tokens);
+            let end = lane.ended(&self.gateway.pricing, Outcome::Cancelled, Some(usage), None);
             self.close(lane.position, end);
         }
     }
@@ -303,11 +298,11 @@ impl<'a> Course<'a> {
     }
 
     /// Closes an attempt that failed.
-    fn end(&mut self, lane: &Lane<'a>, opening: &Opening, error: &Error) {
+    fn end(&mut self, lane: &Lane, opening: &Opening, error: &Error) {
         lane.permit.failed(error.kind);
-        let ended = if lane.pieces.load(Ordering::Relaxed) > 0 {
-            let usage = self.estimate(lane);
-            self.ended(lane, error.kind.into(), Some(usage), opening.model())
+        let ended = if lane.answers() {
+            let usage = lane.estimate(self.prompt_tokens);
+            lane.ended(&self.gateway.pricing, error.kind.into(), Some(usage), opening.model())
         } else {
             let cost = opening.is_free(error.kind).then_some(NanoDollars::ZERO);
             AttemptEnd { outcome: error.kind.into(), usage: None, cost, price: None }
@@ -315,28 +310,8 @@ impl<'a> Course<'a> {
         self.close(lane.position, ended);
     }
 
-    fn estimate(&self, lane: &Lane<'_>) -> Usage {
-        let output = lane.pieces.load(Ordering::Relaxed);
-        Usage { input: self.prompt_tokens, output, measured: false, ..Usage::NONE }
-    }
-
-    fn ended(
-        &self,
-        lane: &Lane<'_>,
-        outcome: Outcome,
-        usage: Option<Usage>,
-        model: Option<&str>,
-    ) -> AttemptEnd {
-        let work = Work { busy: lane.began.elapsed(), ..Work::default() };
-        let model = model.unwrap_or(&self.request.model);
-        let seller = seller(lane.configured, lane.facts);
-        let priced = usage.and_then(|usage| self.gateway.pricing.cost(&seller, model, &usage, Some(&work)));
-        let (cost, price) = priced.unzip();
-        AttemptEnd { outcome, usage, cost, price }
-    }
-
     /// What follows a failure, by the plan.
-    fn after(&mut self, lane: &Lane<'a>, error: Error) -> Option<Step> {
+    fn after(&mut self, lane: &Lane, error: Error) -> Option<Step> {
         let failed = Failed {
             kind: error.kind,
             code: error.code.as_deref(),
@@ -346,7 +321,7 @@ impl<'a> Course<'a> {
             chance: chance(),
         };
         let next = self.plan.failed(lane.candidate, &failed);
-        let name = &lane.facts.name;
+        let name = &lane.backend;
         if breaks(Break::Candidates) && self.fallen.len() < 4 {
             self.plan = Plan::new(&self.gateway.resilience, &self.gateway.policy, &self.gateway.facts);
             self.fallen.push(format!("{name} failed"));
@@ -392,24 +367,25 @@ impl<'a> Course<'a> {
     }
 
     /// The answer of the candidate that was settled on.
-    fn answer(&mut self, lane: Lane<'a>, opening: Opening) -> Result<Answer, Unanswered> {
+    fn answer(&mut self, lane: Lane, opening: Opening) -> Result<Answer, Unanswered> {
         let Some(row) = self.row.take() else { return Err(Unanswered { id: None, error: self.give_up() }) };
-        let BackendFacts { name, locality, .. } = lane.facts;
-        lane.permit.began();
-        self.fallen.extend(lane.beside.clone());
+        let Lane { backend, seller, permit, beside, .. } = lane;
+        let locality = seller.locality;
+        permit.began();
+        self.fallen.extend(beside);
         let changed = (!self.fallen.is_empty()).then(|| changed_reason(self.gateway, &self.fallen));
         let reason = changed.clone().unwrap_or_else(|| std::mem::take(&mut self.decided));
         let id = row.id().to_owned();
-        let receipt = Receipt::new(&id, name, *locality, &self.request.model, &reason);
+        let receipt = Receipt::new(&id, &backend, locality, &self.request.model, &reason);
         let account = Account::new(AccountParts {
             row,
             receipt: receipt.clone(),
             pricing: Arc::clone(&self.gateway.pricing),
-            seller: seller(lane.configured, lane.facts),
+            seller,
             admitted: self.admitted,
             prompt_tokens: self.prompt_tokens,
             reason: changed,
-            permit: lane.permit,
+            permit,
             shown: matches!(self.gate, Gate::FirstToken(_)),
         });
         let disconnect = match locality {
@@ -419,7 +395,7 @@ impl<'a> Course<'a> {
         };
         let (events, early) = opening.into_parts();
         let events = Box::pin(Accounted::new(events, early, account, disconnect));
-        Ok(Answer { id, backend: name.clone(), locality: *locality, reason, events, receipt })
+        Ok(Answer { id, backend, locality, reason, events, receipt })
     }
 }
 
@@ -431,17 +407,9 @@ impl Drop for Course<'_> {
         else {
             return;
         };
-        let lanes = std::mem::take(&mut self.lanes).into_iter().map(|lane| Left {
-            position: lane.position,
-            backend: lane.facts.name.clone(),
-            seller: seller(lane.configured, lane.facts),
-            permit: lane.permit,
-            began: lane.began,
-            pieces: lane.pieces,
-        });
         let abandoned = Abandoned {
             row,
-            lanes: lanes.collect(),
+            lanes: std::mem::take(&mut self.lanes),
             settling: std::mem::take(&mut self.settling),
             pricing: Arc::clone(&self.gateway.pricing),
             admitted: self.admitted,
@@ -453,8 +421,8 @@ impl Drop for Course<'_> {
     }
 }
 
-pub(super) fn seller(configured: &ConfiguredBackend, facts: &BackendFacts) -> Seller {
-    Seller { locality: facts.locality, provider: configured.price_provider.clone() }
+pub(super) fn seller(configured: &ConfiguredBackend) -> Seller {
+    Seller { locality: configured.facts.locality, provider: configured.price_provider.clone() }
 }
 
 /// Why the answering backend is not the first candidate, or was asked more than once.

@@ -1,11 +1,11 @@
-//! The circuits of all cloud backends, and what was counted of attempts.
+//! The circuits of all backends but this process's engine, and what was counted of attempts.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use nearfield_api::{ErrorKind, Locality};
+use nearfield_api::ErrorKind;
 use nearfield_router::BackendFacts;
 use nearfield_router::attempts::{Breaker, Pass, Resilience};
 use tokio::time::Instant;
@@ -15,19 +15,19 @@ pub(super) struct Circuits {
     origin: Instant,
     most: u32,
     rest: Duration,
-    /// One for each cloud backend.
+    /// One for each backend outside this process.
     breakers: BTreeMap<String, Arc<Mutex<Breaker>>>,
     counts: Mutex<BTreeMap<(String, &'static str), u64>>,
 }
 
 impl Circuits {
     pub(super) fn new(settings: &Resilience, backends: &[BackendFacts]) -> Self {
-        let clouds = backends.iter().filter(|backend| backend.locality == Locality::Cloud);
+        let others = backends.iter().filter(|backend| !backend.engine);
         Self {
             origin: Instant::now(),
             most: settings.circuit_failures,
             rest: settings.circuit_rest,
-            breakers: clouds.map(|backend| (backend.name.clone(), Arc::default())).collect(),
+            breakers: others.map(|backend| (backend.name.clone(), Arc::default())).collect(),
             counts: Mutex::default(),
         }
     }
@@ -66,7 +66,7 @@ impl Circuits {
         lock(&self.counts).iter().map(|((backend, what), count)| (backend.clone(), *what, *count)).collect()
     }
 
-    /// The cloud backends, and whether each rests.
+    /// The backends outside this process, and whether each rests.
     pub(super) fn open(&self) -> Vec<(String, bool)> {
         self.breakers.iter().map(|(name, breaker)| (name.clone(), lock(breaker).is_open())).collect()
     }

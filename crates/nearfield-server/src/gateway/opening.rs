@@ -21,7 +21,7 @@ use super::seals::Seal;
 /// What an answer has to show before the caller sees any of it.
 #[derive(Clone)]
 pub(crate) enum Gate {
-    /// Its first token. At the deadline an answer of this machine is settled on without one.
+    /// Its first token. At the deadline an answer of this process's engine is settled on without one.
     FirstToken(Option<Instant>),
     /// All of it: what failed before can still be had elsewhere.
     Whole(Whole),
@@ -62,6 +62,7 @@ pub(super) struct Opening {
     /// Pieces of the answer so far, also for those who no longer have the opening.
     pieces: Arc<AtomicU64>,
     locality: Locality,
+    engine: bool,
     judge: Option<Judge>,
     /// The log probabilities that the caller asked for, where a judge asks for more.
     asked: Option<Asked>,
@@ -78,7 +79,7 @@ impl Opening {
         let asked = escalate.is_some().then_some(Asked(request.logprobs));
         let judge = escalate.map(|escalate| Judge::new(escalate, &mut request));
         let backend: Arc<dyn Backend> = Arc::clone(&configured.backend);
-        let locality = backend.locality();
+        let (locality, engine) = (configured.facts.locality, configured.facts.engine);
         let starting = async move { backend.generate(request).await };
         // Accepting the request and answering it are one stream, so that the deadline can fall into either.
         let events = stream::once(starting).try_flatten();
@@ -89,19 +90,18 @@ impl Opening {
         if let Some(seal) = seal {
             events = changed(events, move |event| seal.put(event));
         }
-        Self { events, early: VecDeque::new(), pieces, locality, judge, asked }
+        Self { events, early: VecDeque::new(), pieces, locality, engine, judge, asked }
     }
 
-    /// Waits for what the gate asks for. An error, if there is one, came before it. `patience` is how long a cloud may
-    /// take to its first token.
+    /// Waits for what the gate asks for. An error, if there is one, came before it. `patience` is how long a backend
+    /// outside this process may take to its first token.
     pub(super) async fn settle(&mut self, gate: Gate, patience: Option<Duration>) -> Option<Error> {
-        let here = self.locality == Locality::Local;
         if let Gate::FirstToken(Some(deadline)) = &gate
-            && here
+            && self.engine
         {
             return timeout_at(*deadline, self.judged()).await.unwrap_or(None);
         }
-        let failed = match patience.filter(|_| !here) {
+        let failed = match patience.filter(|_| !self.engine) {
             None => self.judged().await,
             Some(patience) => {
                 let first = timeout_at(Instant::now() + patience, self.first_token()).await;

@@ -59,19 +59,6 @@ impl Pricing {
         self.cost(seller, model, &usage, None).map(|(cost, _)| cost)
     }
 
-    /// What a request may cost at a cloud backend, from the size of its prompt and the most tokens of its answer.
-    pub(super) fn estimate(
-        &self,
-        seller: &Seller,
-        model: &str,
-        prompt_tokens: u64,
-        max_tokens: Option<u32>,
-    ) -> Option<NanoDollars> {
-        let output = max_tokens.map_or(LIKELY_ANSWER, u64::from);
-        let usage = Usage { input: prompt_tokens, output, ..Usage::NONE };
-        self.cost(seller, model, &usage, None).map(|(cost, _)| cost)
-    }
-
     /// The cost of the same tokens at the reference price.
     pub(super) fn counterfactual(&self, usage: &Usage) -> Option<Counterfactual> {
         let priced = self.prices.cost(&self.reference, usage, Timestamp::now())?;

@@ -55,17 +55,15 @@ impl Gateway {
     async fn circumstances(&self, ruled: &Ruled, caller: &Caller, request: &Request) -> Circumstances {
         let now = Zoned::now();
         let tokens = estimated_tokens(request);
-        let mut here = self
-            .backends
-            .iter()
-            .zip(&self.facts)
-            .filter(|(_, facts)| facts.locality == Locality::Local && facts.may_serve(&request.model));
-        let load = here.find_map(|(own, _)| own.backend.load(&request.model, tokens));
+        let mut engines =
+            self.backends.iter().filter(|own| own.facts.engine && own.facts.may_serve(&request.model));
+        let load = engines.find_map(|own| own.backend.load(&request.model, tokens));
         let (mut month, mut estimates) = (None, BTreeMap::new());
         if ruled.limit(caller).is_some() {
             month = self.budgets.month(&self.ledger, &caller.key_id, &now).await;
-            for (own, facts) in self.backends.iter().zip(&self.facts) {
-                let (seller, model) = (seller(own, facts), facts.upstream_model(&request.model));
+            for own in &self.backends {
+                let facts = &own.facts;
+                let (seller, model) = (seller(own), facts.upstream_model(&request.model));
                 let cost = self.pricing.most(&seller, model, request, tokens);
                 if let Some(cost) = cost.filter(|_| facts.locality == Locality::Cloud) {
                     estimates.insert(facts.name.clone(), cost.dollars());

@@ -63,6 +63,24 @@ async fn a_slow_candidate_is_overtaken_and_costs() {
 }
 
 #[tokio::test]
+async fn what_was_overtaken_is_priced_by_the_backends_own_name_of_the_model() {
+    let slow = Scripted::cloud("slow", [Script::Silence]);
+    let quickly = Scripted::cloud("quick", [cloud_hello()]);
+    let mut setup = Setup::new(PolicyMode::CloudOnly, vec![slow, quickly]);
+    for configured in &mut setup.backends {
+        configured.facts.model_map = [("fast".to_owned(), "gpt-5.4-nano".to_owned())].into();
+    }
+    setup.resilience = Resilience { hedge_after: Some(MOMENT), ..quick() };
+    let server = setup.start().await;
+    let mut body = body(true);
+    body["model"] = json!("fast");
+    assert_eq!(server.post("/v1/chat/completions", &body).await.status, 200);
+    let row = server.ended_rows(1).await.remove(0);
+    assert_eq!(row.attempts[0].cost, Some(NanoDollars(200)), "{row:?}");
+    assert!(row.cost.is_some());
+}
+
+#[tokio::test]
 async fn who_stood_first_may_win_and_stands_in_the_row() {
     let first =
         Script::Play(vec![started_as("m"), wait(200), delta("x"), finished(), crate::scripted::done()]);
@@ -87,6 +105,35 @@ async fn nothing_is_asked_beside_that_costs_too_much_or_without_being_told() {
         let server = start(vec![Scripted::cloud("slow", [slow]), beside.clone()], resilience).await;
         server.post("/v1/chat/completions", &body(false)).await;
         assert_eq!(beside.calls(), 0);
+    }
+}
+
+#[tokio::test]
+async fn what_asking_beside_costs_counts_every_choice_and_knows_the_models_own_name() {
+    // 100 tokens of an answer cost 0.000125 dollars.
+    for (fields, asked) in [
+        (json!({ "n": 1 }), 1),
+        (json!({ "n": 2 }), 0),
+        (
+            json!({ "tools": [{ "type": "function", "function": { "name": "f", "description": "word ".repeat(2000) } }] }),
+            0,
+        ),
+        (json!({ "model": "fast" }), 1),
+        (json!({ "model": "slow" }), 0),
+    ] {
+        let late =
+            Script::Play(vec![started_as("m"), wait(200), delta("x"), finished(), crate::scripted::done()]);
+        let beside = Scripted::cloud("beside", [cloud_hello()]);
+        let resilience = Resilience { hedge_after: Some(MOMENT), hedge_dollars: Some(0.0002), ..quick() };
+        let mut setup =
+            Setup::new(PolicyMode::CloudOnly, vec![Scripted::cloud("late", [late]), beside.clone()]);
+        setup.backends[1].facts.model_map = [("fast".to_owned(), "gpt-5.4-nano".to_owned())].into();
+        setup.resilience = resilience;
+        let server = setup.start().await;
+        let mut body = body(false);
+        body.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+        server.post("/v1/chat/completions", &body).await;
+        assert_eq!(beside.calls(), asked, "{fields}");
     }
 }
 

@@ -79,12 +79,10 @@ const ONLY_FAR: &str = r#"{
 /// A gateway whose cloud calls `fast` by the name that has a price.
 async fn mapped(folder: &Path) -> (Ledger, Gateway) {
     let ledger = Ledger::open(folder.join("ledger")).await.unwrap();
-    let far = ConfiguredBackend {
-        models: Some(vec!["fast".to_owned(), "gpt-5.4-nano".to_owned()]),
-        price_provider: Some("openai".to_owned()),
-        model_map: [("fast".to_owned(), "gpt-5.4-nano".to_owned())].into(),
-        ..ConfiguredBackend::new(Scripted::cloud("far", [cloud_hello()]))
-    };
+    let mut far = ConfiguredBackend::new(Scripted::cloud("far", [cloud_hello()]));
+    far.price_provider = Some("openai".to_owned());
+    far.facts.models = Some(vec!["fast".to_owned(), "gpt-5.4-nano".to_owned()]);
+    far.facts.model_map = [("fast".to_owned(), "gpt-5.4-nano".to_owned())].into();
     let rules: Rules = serde_json::from_str(ONLY_FAR).unwrap();
     let gateway = of_backends(vec![far], Policy::default(), ledger.clone());
     (ledger, gateway.with_rules(rules, HashKey::new([3; 32])).unwrap())
@@ -141,6 +139,20 @@ async fn all_that_a_request_may_cost_is_set_aside() {
     let one = 2.0 * 0.2e-6 + 600.0 * 1.25e-6;
     assert!((reserved(0) - one).abs() < 1e-9, "{}", reserved(0));
     assert!((reserved(1) - one - 600.0 * 1.25e-6).abs() < 1e-9, "{}", reserved(1));
+}
+
+#[tokio::test]
+async fn what_is_spent_while_nothing_limits_it_counts_when_something_does_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_ledger, gateway) = limited(folder.path(), cloud_hello()).await;
+    // A thousand tokens and the prompt may cost 0.0012504 dollars, and cost 0.00000686: there is room for two.
+    let text = LIMITED.replace("0.002", "0.00126");
+    let rules = |text: &str| -> Rules { serde_json::from_str(text).unwrap() };
+    let free = text.replace(r#", "dollars_per_month": 0.00126"#, "");
+    for (text, backend) in [(text.as_str(), "far"), (&free, "far"), (&text, "local")] {
+        gateway.replace_rules(rules(text)).unwrap();
+        assert_eq!(ask(&gateway, "k", "gpt-5.4-nano").await, backend);
+    }
 }
 
 #[tokio::test]

@@ -137,10 +137,8 @@ async fn each_candidate_gets_the_request_as_it_was_asked() {
 
 async fn with_models(models: &[&str], policy: Policy) -> Result<Gateway, PolicyError> {
     let folder = tempfile::tempdir().unwrap();
-    let limited = ConfiguredBackend {
-        models: Some(models.iter().map(|&name| name.to_owned()).collect()),
-        ..ConfiguredBackend::new(Scripted::cloud("far", [cloud_hello()]))
-    };
+    let mut limited = ConfiguredBackend::new(Scripted::cloud("far", [cloud_hello()]));
+    limited.facts.models = Some(models.iter().map(|&name| name.to_owned()).collect());
     let here = ConfiguredBackend::new(Scripted::local([hello()]));
     Gateway::new(GatewayOptions {
         backends: vec![limited, here],
@@ -156,7 +154,7 @@ async fn with_models(models: &[&str], policy: Policy) -> Result<Gateway, PolicyE
 #[tokio::test]
 async fn models_come_from_every_backend_that_may_answer() {
     let ids = async |mode| {
-        let gateway = with_models(&["big", "m"], Policy { mode, cloud: Vec::new() }).await.unwrap();
+        let gateway = with_models(&["big", "m"], Policy::up_to(Policy::MOST, mode)).await.unwrap();
         let entries = gateway.models().await.unwrap();
         entries.iter().map(|entry| format!("{}@{}", entry.info.id, entry.owned_by)).collect::<Vec<_>>()
     };
@@ -167,13 +165,16 @@ async fn models_come_from_every_backend_that_may_answer() {
 
 #[tokio::test]
 async fn a_policy_that_fits_no_backend_is_found_at_the_start() {
-    let policy = Policy { mode: PolicyMode::PreferLocal, cloud: vec!["fra".to_owned()] };
+    let policy =
+        Policy { cloud: vec!["fra".to_owned()], ..Policy::up_to(Policy::MOST, PolicyMode::PreferLocal) };
     assert!(matches!(with_models(&[], policy).await, Err(PolicyError::UnknownBackend { .. })));
+    let silent = Policy { mode: PolicyMode::PreferLocal, ..Policy::default() };
+    assert!(matches!(with_models(&[], silent).await, Err(PolicyError::NothingDeclared { .. })));
 }
 
 #[tokio::test]
 async fn an_unknown_price_is_unknown_and_not_nothing() {
-    let policy = Policy { mode: PolicyMode::CloudOnly, cloud: Vec::new() };
+    let policy = Policy::up_to(Policy::MOST, PolicyMode::CloudOnly);
     let gateway = with_models(&["m"], policy).await.unwrap();
     let caller = Caller::new("k");
     let mut answer = gateway.answer(&caller, crate::support::request()).await.unwrap();

@@ -15,7 +15,10 @@ mod leaks;
 mod limits;
 mod local;
 mod local_tools;
+mod modes;
 mod names;
+#[cfg(unix)]
+mod pools;
 mod prefix;
 mod property;
 mod replies;

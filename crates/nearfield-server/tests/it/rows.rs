@@ -161,7 +161,7 @@ async fn a_cancelled_cloud_answer_costs_what_was_seen_of_it() {
     let folder = tempfile::tempdir().unwrap();
     let ledger = Ledger::open(folder.path()).await.unwrap();
     let script = Script::Play(vec![started_as("gpt-5.4-nano"), delta("a"), delta("b"), Play::Hang]);
-    let policy = Policy { mode: PolicyMode::CloudOnly, cloud: Vec::new() };
+    let policy = Policy::up_to(Policy::MOST, PolicyMode::CloudOnly);
     let gateway = gateway(vec![Scripted::cloud("far", [script])], policy, ledger.clone());
     let mut answer = gateway.answer(&caller(), request()).await.unwrap();
     for _ in 0..3 {

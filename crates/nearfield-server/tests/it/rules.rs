@@ -9,7 +9,7 @@ use nearfield_api::{
 };
 use nearfield_privacy::{DataClass, HashKey};
 use nearfield_providers::{OpenAiCompatible, OpenAiCompatibleOptions};
-use nearfield_router::rules::Rules;
+use nearfield_router::rules::{Address, Rules};
 use nearfield_router::{Policy, PolicyMode};
 use nearfield_server::gateway::{Caller, ConfiguredBackend, Gateway};
 use nearfield_store::{Ledger, Outcome};
@@ -231,11 +231,10 @@ async fn a_model_that_is_answered_in_another_region_is_not_asked_for() {
     let folder = tempfile::tempdir().unwrap();
     let ledger = Ledger::open(folder.path().join("ledger")).await.unwrap();
     let (far, local) = (Scripted::cloud("far", [piecewise(&["x"])]), Scripted::local([hello()]));
-    let configured = ConfiguredBackend {
-        model_map: [("anywhere".to_owned(), "global.anthropic.claude-haiku-4-5-v1:0".to_owned())].into(),
-        addresses: vec!["https://bedrock-runtime.eu-central-1.amazonaws.com".to_owned()],
-        ..ConfiguredBackend::new(far.clone())
-    };
+    let mut configured = ConfiguredBackend::new(far.clone());
+    configured.facts.model_map =
+        [("anywhere".to_owned(), "global.anthropic.claude-haiku-4-5-v1:0".to_owned())].into();
+    configured.facts.addresses = vec![Address::new("https://bedrock-runtime.eu-central-1.amazonaws.com")];
     let backends = vec![configured, ConfiguredBackend::new(local)];
     let rules = rules(
         r#"{

@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use nearfield_api::sse::Decoder;
 use nearfield_api::{Backend, Message, Prompt, Request, Role};
-use nearfield_privacy::HashKey;
+use nearfield_privacy::{DataClass, HashKey};
 use nearfield_router::attempts::Resilience;
 use nearfield_router::rules::Rules;
 use nearfield_router::{Policy, PolicyMode};
-use nearfield_server::gateway::{CacheDomains, ConfiguredBackend, Gateway, GatewayOptions};
+use nearfield_server::gateway::{CacheDomains, ConfiguredBackend, Gateway, GatewayOptions, Network};
 use nearfield_server::http::{ServeError, Server, ServerOptions, Shutdown};
 use nearfield_server::keys::{Authenticator, KeyStore};
 use nearfield_server::limits::Limits;
@@ -39,19 +39,21 @@ pub(crate) fn test_limits() -> Limits {
 }
 
 pub(crate) struct Setup {
-    pub(crate) backends: Vec<Arc<dyn Backend>>,
+    pub(crate) backends: Vec<ConfiguredBackend>,
     pub(crate) policy: Policy,
     pub(crate) options: ServerOptions,
     pub(crate) resilience: Resilience,
     /// A policy file, and the key of its pseudonyms.
     pub(crate) rules: Option<(Rules, HashKey)>,
+    pub(crate) network: Network,
 }
 
 impl Setup {
     pub(crate) fn new(mode: PolicyMode, backends: Vec<Arc<dyn Backend>>) -> Self {
         let options = ServerOptions { port: 0, limits: test_limits(), ..ServerOptions::default() };
-        let policy = Policy { mode, cloud: Vec::new() };
-        Self { backends, policy, options, resilience: Resilience::plain(), rules: None }
+        let policy = Policy::up_to(DataClass::Internal, mode);
+        let (backends, network) = (priced(backends), Network::default());
+        Self { backends, policy, options, resilience: Resilience::plain(), rules: None, network }
     }
 
     pub(crate) fn local(backend: Arc<dyn Backend>) -> Self {
@@ -66,7 +68,8 @@ impl Setup {
     pub(crate) async fn start(self) -> Running {
         let folder = TempDir::new().unwrap();
         let ledger = Ledger::open(folder.path().join("ledger")).await.unwrap();
-        let gateway = resilient(self.backends, self.policy, ledger.clone(), self.resilience);
+        let gateway = of_backends(self.backends, self.policy, ledger.clone());
+        let gateway = gateway.with_resilience(self.resilience).with_network(self.network);
         let gateway = Arc::new(match self.rules {
             None => gateway,
             Some((rules, key)) => gateway.with_rules(rules, key).unwrap(),
@@ -83,20 +86,16 @@ impl Setup {
 
 /// A gateway that asks each backend once.
 pub(crate) fn gateway(backends: Vec<Arc<dyn Backend>>, policy: Policy, ledger: Ledger) -> Gateway {
-    resilient(backends, policy, ledger, Resilience::plain())
+    of_backends(priced(backends), policy, ledger).with_resilience(Resilience::plain())
 }
 
-pub(crate) fn resilient(
-    backends: Vec<Arc<dyn Backend>>,
-    policy: Policy,
-    ledger: Ledger,
-    resilience: Resilience,
-) -> Gateway {
+/// Backends that have the prices of `openai`.
+fn priced(backends: Vec<Arc<dyn Backend>>) -> Vec<ConfiguredBackend> {
     let configured = |backend| {
         let price_provider = Some("openai".to_owned());
         ConfiguredBackend { price_provider, ..ConfiguredBackend::new(backend) }
     };
-    of_backends(backends.into_iter().map(configured).collect(), policy, ledger).with_resilience(resilience)
+    backends.into_iter().map(configured).collect()
 }
 
 /// A gateway of backends as they are configured.

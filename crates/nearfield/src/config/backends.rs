@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use nearfield_api::Backend;
+use nearfield_api::{Backend, Locality};
 use nearfield_providers::{
     CloudConfig, CloudKind, OpenAiCompatible, OpenAiCompatibleConfig, Pool, PoolEndpoint, ProviderError,
     SecretError,
 };
+use nearfield_router::BackendFacts;
+use nearfield_router::rules::{Address, Endpoint};
 use serde::Deserialize as _;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue, ValueDeserializer};
@@ -57,8 +59,19 @@ impl BackendConfig {
         }
     }
 
+    /// What decisions know of it.
+    pub(crate) fn facts(&self) -> BackendFacts {
+        let locality = if self.is_behind_sockets() { Locality::Local } else { Locality::Cloud };
+        BackendFacts {
+            models: self.models(),
+            model_map: self.model_map().clone(),
+            addresses: self.addresses().into_iter().map(Address::new).collect(),
+            ..BackendFacts::new(&self.name, locality)
+        }
+    }
+
     /// Where its requests go, for the policy's lint.
-    pub(super) fn endpoints(&self) -> Vec<nearfield_router::rules::Endpoint> {
+    pub(super) fn endpoints(&self) -> Vec<Endpoint> {
         let map = self.model_map();
         let models: Vec<String> = self
             .models()
@@ -66,8 +79,7 @@ impl BackendConfig {
             .into_iter()
             .map(|asked| map.get(&asked).cloned().unwrap_or(asked))
             .collect();
-        let endpoint =
-            |url| nearfield_router::rules::Endpoint { name: self.name.clone(), url, models: models.clone() };
+        let endpoint = |url| Endpoint { name: self.name.clone(), url, models: models.clone() };
         self.addresses().into_iter().map(endpoint).collect()
     }
 

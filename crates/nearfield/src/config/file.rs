@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use jiff::civil::Date;
 use nearfield_engine::{Arithmetic, Drafting, EngineOptions, KeyValueType, Speculation};
+use nearfield_privacy::DataClass;
 use nearfield_router::attempts::Resilience;
 use nearfield_router::{Policy, PolicyMode};
 use nearfield_store::Tariff;
@@ -37,6 +38,8 @@ pub(super) struct FileConfig {
 pub(super) struct PolicySection {
     mode: Option<PolicyMode>,
     cloud: Vec<String>,
+    /// The highest class of data that may leave by the mode.
+    leaves: Option<DataClass>,
     /// The policy file; with it there is no mode.
     file: Option<PathBuf>,
 }
@@ -44,11 +47,11 @@ pub(super) struct PolicySection {
 impl PolicySection {
     /// The mode, and the policy file as a path from `folder`.
     pub(super) fn split(self, folder: &Path) -> Result<(Policy, Option<PathBuf>), &'static str> {
-        let Self { mode, cloud, file } = self;
-        if file.is_some() && (mode.is_some() || !cloud.is_empty()) {
-            return Err("`policy.file` takes the place of `mode` and `cloud`; remove those or it");
+        let Self { mode, cloud, leaves, file } = self;
+        if file.is_some() && (mode.is_some() || !cloud.is_empty() || leaves.is_some()) {
+            return Err("`policy.file` takes the place of `mode`, `cloud` and `leaves`; remove those or it");
         }
-        Ok((Policy { mode: mode.unwrap_or_default(), cloud }, file.map(|file| folder.join(file))))
+        Ok((Policy { mode: mode.unwrap_or_default(), cloud, leaves }, file.map(|file| folder.join(file))))
     }
 }
 

@@ -11,7 +11,6 @@ use std::fs;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
-use nearfield_api::Locality;
 use nearfield_router::attempts::Resilience;
 use nearfield_router::{BackendFacts, Policy};
 use nearfield_server::gateway::CacheDomains;
@@ -115,15 +114,8 @@ impl Config {
 
     /// What the policy has to know of the configured backends.
     pub(crate) fn facts(&self) -> Vec<BackendFacts> {
-        let cloud = self.backends.iter().map(|backend| BackendFacts {
-            name: backend.name.clone(),
-            locality: if backend.is_behind_sockets() { Locality::Local } else { Locality::Cloud },
-            models: backend.models(),
-            model_map: backend.model_map().clone(),
-            addresses: backend.addresses(),
-        });
-        let local = BackendFacts::new(LOCAL_BACKEND, Locality::Local);
-        std::iter::once(local).chain(cloud).collect()
+        let local = BackendFacts::own_engine(LOCAL_BACKEND);
+        std::iter::once(local).chain(self.backends.iter().map(BackendConfig::facts)).collect()
     }
 }
 

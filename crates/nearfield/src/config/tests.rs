@@ -1,5 +1,7 @@
 use nearfield_api::Usage;
+use nearfield_privacy::DataClass;
 use nearfield_router::PolicyMode;
+use nearfield_router::rules::Address;
 use nearfield_store::NanoDollars;
 
 use super::*;
@@ -16,6 +18,7 @@ const WHOLE: &str = r#"
 [policy]
 mode = "prefer-local"
 cloud = ["zeta", "alpha"]
+leaves = "personal"
 
 [local]
 threads = 4
@@ -62,7 +65,8 @@ output = 2.5
 #[test]
 fn every_setting_is_read() {
     let config = read(WHOLE).unwrap();
-    assert_eq!(config.policy.mode, PolicyMode::PreferLocal);
+    let leaves = Some(DataClass::Personal);
+    assert_eq!((config.policy.mode, config.policy.leaves), (PolicyMode::PreferLocal, leaves));
     assert_eq!(config.local.kv, Some(KeyValueName::Q8));
     assert_eq!(config.local.speculation, Some(SpeculationName::Off));
     assert_eq!(config.local.memory.map(|bytes| bytes.0), Some(8_000_000_000));
@@ -75,10 +79,10 @@ fn every_setting_is_read() {
     assert_eq!(config.backends[0].models().unwrap(), ["our-name"]);
     let facts = &config.facts()[1];
     assert_eq!(facts.upstream_model("our-name"), "their-name");
-    assert_eq!(facts.addresses, ["https://zeta.example/v1"]);
+    assert_eq!(facts.addresses.iter().map(Address::url).collect::<Vec<_>>(), ["https://zeta.example/v1"]);
     assert_eq!(config.backends[0].price_provider().as_deref(), Some("zeta-cloud"));
     let error = config.backends[0].build().err().unwrap().to_string();
-    assert!(error.starts_with("/etc/nearfield.toml:30: backend `zeta`: key: /etc/zeta.key: "), "{error}");
+    assert!(error.starts_with("/etc/nearfield.toml:31: backend `zeta`: key: /etc/zeta.key: "), "{error}");
     let usage = Usage { input: 1_000_000, output: 1_000_000, ..Usage::default() };
     let cost = config.prices.cost(&config.reference, &usage, jiff::Timestamp::now()).unwrap().cost;
     assert_eq!(cost, NanoDollars(3_500_000_000));
@@ -126,6 +130,16 @@ fn mistakes_name_line_and_cure() {
             ":1: a backend's name has",
         ),
         ("[policy]\ncloud = [\"a\"]", "nearfield.toml: the policy's cloud order names `a`"),
+        (
+            "[policy]\nmode = \"cloud-only\"\n[backend.a]\nkind = \"openai-compatible\"\nbase_url = \"https://a\"",
+            "nearfield.toml: the policy `cloud-only` lets requests leave this machine, and no class of data is declared",
+        ),
+        ("[policy]\nleaves = \"secret\"", "nearfield.toml: leaves = \"secret\" is too much for a mode"),
+        ("[policy]\nleaves = \"persnal\"", ":2: there is no value `persnal` here; did you mean `personal`?"),
+        (
+            "[policy]\nfile = \"p.toml\"\nleaves = \"public\"",
+            "takes the place of `mode`, `cloud` and `leaves`",
+        ),
         ("x = ", ":1: "),
     ] {
         let found = problem(text);

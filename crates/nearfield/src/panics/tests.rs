@@ -57,6 +57,10 @@ impl Backend for Faulty {
         self.locality
     }
 
+    fn is_engine(&self) -> bool {
+        self.locality == Locality::Local
+    }
+
     fn models<'own, 'later>(&'own self) -> Later<'later, Result<Vec<ModelInfo>, Error>>
     where
         'own: 'later,

@@ -11,7 +11,7 @@ fn config(home: &Home, mode: &str, base_url: &str) -> String {
     home.write(
         "cloud.toml",
         format!(
-            "[policy]\nmode = \"{mode}\"\n[backend.away]\nkind = \"openai-compatible\"\nbase_url = \"{base_url}\"\n\
+            "[policy]\nmode = \"{mode}\"\nleaves = \"internal\"\n[backend.away]\nkind = \"openai-compatible\"\nbase_url = \"{base_url}\"\n\
              key = \"env:AWAY_KEY\"\n"
         ),
     )
@@ -136,8 +136,8 @@ fn two_servers_of_ours_are_a_pool() {
     let endpoints: Vec<String> =
         serving.iter().map(|one| format!("{{ base_url = \"{}\" }}", one.base_url)).collect();
     let text = format!(
-        "[policy]\nmode = \"cloud-only\"\n[backend.farm]\nkind = \"openai-compatible\"\nkey = \"env:AWAY_KEY\"\n\
-         endpoints = [{}]\ncheck_seconds = 1\n[attempts]\nretries = 3\n",
+        "[policy]\nmode = \"cloud-only\"\nleaves = \"internal\"\n[backend.farm]\nkind = \"openai-compatible\"\n\
+         key = \"env:AWAY_KEY\"\nendpoints = [{}]\ncheck_seconds = 1\n[attempts]\nretries = 3\n",
         endpoints.join(", ")
     );
     let config = home.write("pool.toml", &text);
@@ -190,7 +190,7 @@ fn an_endpoint_is_drained_without_a_restart() {
     let home = Home::new();
     let text = |drain: bool| {
         format!(
-            "[policy]\nmode = \"cloud-only\"\n[backend.farm]\nkind = \"openai-compatible\"\n\
+            "[policy]\nmode = \"cloud-only\"\nleaves = \"internal\"\n[backend.farm]\nkind = \"openai-compatible\"\n\
              key = \"env:AWAY_KEY\"\nendpoints = [{{ base_url = \"{}\", drain = {drain} }}]\n[attempts]\nretries = 0\n",
             serving.base_url
         )

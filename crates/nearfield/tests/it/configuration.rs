@@ -1,6 +1,6 @@
 use super::support::Home;
 
-const CLOUD: &str = "[policy]\nmode = \"cloud-only\"\n[backend.away]\nkind = \"openai-compatible\"\nbase_url = \"http://127.0.0.1:9/v1\"\n";
+const CLOUD: &str = "[policy]\nmode = \"cloud-only\"\nleaves = \"public\"\n[backend.away]\nkind = \"openai-compatible\"\nbase_url = \"http://127.0.0.1:9/v1\"\n";
 
 #[test]
 fn a_literal_key_is_refused_and_not_shown() {
@@ -8,7 +8,7 @@ fn a_literal_key_is_refused_and_not_shown() {
     let config = home.write("c.toml", format!("{CLOUD}key = \"sk-very-secret\"\n"));
     let done = home.run(&["run", "m", "hi", "--config", &config, "-vvv"]);
     assert_eq!(done.code, 2, "{done:?}");
-    assert!(done.stderr.contains("c.toml:6: backend `away`: key: must be a reference"), "{done:?}");
+    assert!(done.stderr.contains("c.toml:7: backend `away`: key: must be a reference"), "{done:?}");
     assert!(!done.stderr.contains("sk-very"), "{done:?}");
 }
 
@@ -18,7 +18,7 @@ fn a_key_that_is_missing_is_named_when_it_is_needed() {
     let config = home.write("c.toml", format!("{CLOUD}key = \"env:THE_KEY\"\n"));
     let done = home.run(&["run", "m", "hi", "--config", &config]);
     let error = done.error(2);
-    assert!(error.contains("c.toml:3: ") && error.contains("THE_KEY is not set"), "{error}");
+    assert!(error.contains("c.toml:4: ") && error.contains("THE_KEY is not set"), "{error}");
     // A policy that keeps everything here does not need it.
     let local = CLOUD.replace("cloud-only", "local-only");
     let config = home.write("l.toml", format!("{local}key = \"env:THE_KEY\"\n"));

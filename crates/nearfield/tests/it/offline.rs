@@ -378,8 +378,8 @@ fn the_program(home: &Home, model: &str) {
     let config = home.write(
         "offline.toml",
         format!(
-            "[attempts]\nretries = 0\n[policy]\nmode = \"prefer-local\"\n[backend.away]\nkind = \"openai-compatible\"\n\
-             base_url = \"{base}\"\nallow_plaintext = true\n"
+            "[attempts]\nretries = 0\n[policy]\nmode = \"prefer-local\"\nleaves = \"internal\"\n[backend.away]\n\
+             kind = \"openai-compatible\"\nbase_url = \"{base}\"\nallow_plaintext = true\n"
         ),
     );
     let serving = home.serve(&["--config", &config]);

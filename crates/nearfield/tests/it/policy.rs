@@ -403,3 +403,42 @@ fn explain_says_why_a_request_went_where_it_went() {
         "{done:?}"
     );
 }
+
+#[test]
+fn a_start_under_another_policy_leaves_a_line() {
+    let home = Home::new();
+    let model = home.chat_model();
+    let away = format!("[backend.away]\nkind = \"openai-compatible\"\nbase_url = \"{BASE}\"\n");
+    let config = |policy: &str| home.write("nearfield.toml", format!("[policy]\n{policy}{away}"));
+    home.write("here.toml", "[[rule]]\nname = \"here\"\nbackends = [\"local\"]\n");
+    let modes = ["local-only", "prefer-local"].map(|mode| format!("start, mode {mode}"));
+    let starts = [
+        ("mode = \"local-only\"\n", modes[0].as_str()),
+        ("mode = \"prefer-local\"\nleaves = \"internal\"\n", modes[1].as_str()),
+        ("mode = \"prefer-local\"\nleaves = \"public\"\n", modes[1].as_str()),
+        ("file = \"here.toml\"\n", "start"),
+        ("mode = \"local-only\"\n", modes[0].as_str()),
+    ];
+    for (policy, _) in starts {
+        let config = config(policy);
+        // The second start changes nothing, and neither does a server.
+        for _ in 0..2 {
+            let done = home.run(&["run", &model, "hi", "--max-tokens", "1", "--config", &config]);
+            assert_eq!(done.code, 0, "{done:?}");
+        }
+        drop(home.serve(&["--config", &config]));
+    }
+    let text = std::fs::read_to_string(home.path("data/changes.jsonl")).unwrap();
+    let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let lines: Vec<&Value> = lines.iter().filter(|line| line["changed"] == "policy").collect();
+    let rows = home.rows();
+    assert_eq!((lines.len(), rows.len()), (starts.len(), 2 * starts.len()), "{text}");
+    let mut old = Value::Null;
+    for ((line, (policy, by)), pair) in lines.iter().zip(starts).zip(rows.chunks(2)) {
+        assert_eq!((&line["by"], &line["old"]), (&json!(by), &old), "{policy}");
+        assert!(line["actor"].is_string() && line["time"].is_string(), "{line}");
+        assert!(pair.iter().all(|row| row["policy_hash"] == line["new"]), "each row has the recorded policy");
+        old = line["new"].clone();
+    }
+    assert_eq!(lines[0]["new"], lines[4]["new"], "one hash for one policy");
+}

@@ -228,7 +228,7 @@ fn pools_are_read_again_without_a_policy_file() {
     let base_url = provider();
     let write = |drain: bool| {
         let text = format!(
-            "[policy]\nmode = \"cloud-only\"\n[backend.farm]\nkind = \"openai-compatible\"\n\
+            "[policy]\nmode = \"cloud-only\"\nleaves = \"internal\"\n[backend.farm]\nkind = \"openai-compatible\"\n\
              endpoints = [{{ base_url = \"{base_url}\", drain = {drain} }}]\n[attempts]\nretries = 0\n"
         );
         home.write("pool.toml", text)
