@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use nearfield_api::{ErrorKind, Locality};
+use nearfield_privacy::DataClass;
 use nearfield_router::{Policy, PolicyMode};
 use nearfield_server::gateway::Caller;
 use nearfield_store::{Ledger, NanoDollars, Outcome};
@@ -36,7 +37,7 @@ async fn a_local_answer_leaves_its_row() {
     assert_eq!(row.numerics.as_deref(), Some("1"));
     assert_eq!(row.cost, Some(NanoDollars(1042)));
     assert!(row.counterfactual.is_some() && row.ttft.is_some() && row.duration >= row.ttft, "{row:?}");
-    assert_eq!(row.policy_hash, Policy::default().hash());
+    assert_eq!(row.policy_hash, Policy::up_to(DataClass::Internal, PolicyMode::LocalOnly).hash());
     assert_eq!(row.attempts.len(), 1);
     assert_eq!(row.attempts[0].bytes_out, 0, "nothing left this machine");
     assert!(row.attempts[0].price.as_ref().unwrap().contains("measured energy"));

@@ -255,6 +255,9 @@ fn nothing_private_is_written_down() {
     nothing_of(&NOWHERE, metrics.as_bytes(), "/metrics");
     nothing_of(&[MODEL], metrics.as_bytes(), "/metrics, whose labels are configured names");
 
+    // What has just ended is journalled within 10 ms; a process that is killed sooner knows nothing of it any more.
+    home.rows_once(6);
+
     // Ended without warning in the middle of an answer: killed, and aborted. Panics, which a server outlives, are in
     // `src/panics/tests.rs`.
     let mut server = Some(server);
