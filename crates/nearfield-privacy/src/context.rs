@@ -39,7 +39,8 @@ words! {
     LICENSE: b"license" | b"licence" | b"certificate" | b"certification" | b"cert" | b"lic" | b"permit" | b"patente";
     DRIVER: b"driver" | b"drivers" | b"driving" | b"dl" | b"guida";
     PASSPORT: b"passport" | b"passports" | b"passaporto" | b"pasaporte" | b"passeport" | b"reisepass";
-    IDENTITY: b"identity" | b"carta" | b"cie" | b"identification";
+    IDENTITY: b"identity" | b"carta" | b"cie" | b"identification" | b"identit\xc3\xa0" | b"identit\xc3\xa9" | b"identidad"
+        | b"personalausweis" | b"ausweis";
     BIRTH: b"dob" | b"birth" | b"birthday" | b"birthdate" | b"born";
     ZIP: b"zip" | b"zipcode" | b"postal" | b"postcode" | b"plz";
     AGE: b"age" | b"aged" | b"ages" | b"turned";

@@ -378,14 +378,18 @@ impl Pass<'_> {
         }
         let context = Context::before(text, start);
         if let Some(span) = figures::card(text, &number) {
-            // Where nothing speaks of a card, a national number whose own word stands before it is meant.
-            let other = if context.near(CARD) { None } else { figures::national(text, &number, context) };
-            return other.or(Some(span));
+            // Where nothing speaks of a card, a number whose own word stands before it is meant.
+            let other = || {
+                figures::national(text, &number, context).or_else(|| {
+                    if span.confidence < 90 { labelled::labelled(text, start, end) } else { None }
+                })
+            };
+            return if context.near(CARD) { Some(span) } else { other().or(Some(span)) };
         }
         dates::date(text, &number, context)
             .or_else(|| figures::ssn(text, &number, context))
             .or_else(|| if number.total(8) >= 8 { figures::national(text, &number, context) } else { None })
-            .or_else(|| if len == 2 { lettered::spaced_nino(text, start) } else { None })
+            .or_else(|| if len <= 2 { lettered::spaced(text, start) } else { None })
             .or_else(|| labelled::labelled(text, start, end))
             .or_else(|| phone::phone(text, &number, context))
             .or_else(|| dates::zip(text, &number, context))

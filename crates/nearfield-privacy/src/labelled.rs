@@ -16,7 +16,8 @@ pub(crate) fn labelled(text: &[u8], start: usize, end: usize) -> Option<Span> {
     if context.label == 0 || context.label(PLATE) {
         return plate(text, from, to);
     }
-    let (entity, sure) = meaning(context, digits, len)?;
+    // What stands before the last part of a plate may read as a word: `4V AG749`.
+    let Some((entity, sure)) = meaning(context, digits, len) else { return plate(text, from, to) };
     Some(Span::new(from, to, entity, sure))
 }
 
@@ -31,8 +32,8 @@ fn plate(text: &[u8], from: usize, to: usize) -> Option<Span> {
         _ => 0,
     };
     let start = match from - before.min(from) {
-        _ if led(from) => from,
         earlier if (1..=4).contains(&before) && led(earlier - 1) => earlier - 1,
+        _ if led(from) => from,
         _ => return None,
     };
     let after = match text.get(to) {

@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod accuracy;
+mod drawn;
 mod linear;
 mod masking;
 mod nested;
