@@ -9,3 +9,4 @@ mod linear;
 mod masking;
 mod nested;
 mod score;
+mod whole_way;
