@@ -13,12 +13,13 @@ pub(crate) fn labelled(text: &[u8], start: usize, end: usize) -> Option<Span> {
         return plate(text, from, to);
     }
     let context = Context::before(text, from);
-    if context.label == 0 || context.label(PLATE) {
-        return plate(text, from, to);
+    let found = if context.label == 0 || context.label(PLATE) { None } else { meaning(context, digits, len) };
+    match found {
+        Some((entity, sure)) => Some(Span::new(from, to, entity, sure)),
+        // What stands before the last part of a plate may read as a word: `4V AG749`.
+        None if context.near(PLATE) => plate(text, from, to),
+        None => None,
     }
-    // What stands before the last part of a plate may read as a word: `4V AG749`.
-    let Some((entity, sure)) = meaning(context, digits, len) else { return plate(text, from, to) };
-    Some(Span::new(from, to, entity, sure))
 }
 
 /// The number plate around `from..to`, whose parts a blank may part: `7ABC123`, `ABC 123`, `12-AB CD`.

@@ -12,8 +12,9 @@ pub(crate) fn identifier(text: &[u8], start: usize, end: usize) -> Option<Span> 
     if let Some(span) = iban(text, start, end).or_else(|| crypto(token, start)) {
         return Some(span);
     }
-    if matches!(token.len(), 3 | 4) {
-        return spaced_vehicle(text, start);
+    if token.len() < 8 {
+        let state = token.len() >= 3 && token[..2].iter().all(u8::is_ascii_uppercase);
+        return if state { spaced_vehicle(text, start) } else { None };
     }
     if token.len() > 17 {
         return None;
