@@ -85,12 +85,13 @@ fn nino(token: &[u8]) -> bool {
 /// A national insurance number or vehicle registration in parts, two letters before the digits that begin at `start`.
 pub(crate) fn spaced(text: &[u8], start: usize) -> Option<Span> {
     let from = start.checked_sub(3)?;
-    let led =
-        matches!(text[start - 1], b' ' | b'-') && text[from..from + 2].iter().all(u8::is_ascii_alphabetic);
-    if !led {
-        return None;
+    if text[from..start - 1].iter().all(u8::is_ascii_uppercase)
+        && matches!(text[start - 1], b' ' | b'-')
+        && let Some(span) = spaced_vehicle(text, from)
+    {
+        return Some(span);
     }
-    spaced_nino(text, start).or_else(|| spaced_vehicle(text, from))
+    spaced_nino(text, start)
 }
 
 /// A national insurance number in pairs, `AB 12 34 56 C`, whose digits begin at `start`.
