@@ -10,6 +10,20 @@ macro_rules! words {
         enum Bit { $($name,)* }
         $(pub(crate) const $name: Words = 1 << Bit::$name as u32;)*
 
+        /// For each length and first letter of a word with a meaning its last letters, one bit each. Of a letter's byte the
+        /// lower five bits count, which its case leaves alone.
+        static ENDS: [[u32; 32]; LONGEST + 1] = {
+            let spellings: &[&[u8]] = &[$($($spelling,)+)*];
+            let mut ends = [[0; 32]; LONGEST + 1];
+            let mut at = 0;
+            while at < spellings.len() {
+                let word = spellings[at];
+                ends[word.len()][(word[0] & 31) as usize] |= 1 << (word[word.len() - 1] & 31);
+                at += 1;
+            }
+            ends
+        };
+
         /// The meaning of one word in small letters.
         fn meaning(word: &[u8]) -> Words {
             match word {
@@ -39,7 +53,8 @@ words! {
     LICENSE: b"license" | b"licence" | b"certificate" | b"certification" | b"cert" | b"lic" | b"permit" | b"patente";
     DRIVER: b"driver" | b"drivers" | b"driving" | b"dl" | b"guida";
     PASSPORT: b"passport" | b"passports" | b"passaporto" | b"pasaporte" | b"passeport" | b"reisepass";
-    IDENTITY: b"identity" | b"carta" | b"cie" | b"identification";
+    IDENTITY: b"identity" | b"carta" | b"cie" | b"identification" | b"identit\xc3\xa0" | b"identit\xc3\xa9" | b"identidad"
+        | b"personalausweis" | b"ausweis";
     BIRTH: b"dob" | b"birth" | b"birthday" | b"birthdate" | b"born";
     ZIP: b"zip" | b"zipcode" | b"postal" | b"postcode" | b"plz";
     AGE: b"age" | b"aged" | b"ages" | b"turned";
@@ -108,7 +123,9 @@ impl Context {
                 continue;
             }
             let start = word_start(text, end, from);
-            let found = lowered(&text[start..end]).map_or(0, |(word, len)| meaning(&word[..len]));
+            let word = &text[start..end];
+            let found =
+                if may_mean(word) { lowered(word).map_or(0, |(word, len)| meaning(&word[..len])) } else { 0 };
             context.near |= found;
             labelled &= found != 0;
             if labelled {
@@ -149,6 +166,12 @@ pub(crate) fn word_after(text: &[u8], at: usize) -> Words {
         b"years" | b"year" | b"yo" | b"yrs" => AGE,
         _ => 0,
     })
+}
+
+/// Whether a word with a meaning is as long and begins and ends alike: most words of prose have none.
+fn may_mean(word: &[u8]) -> bool {
+    let (Some(first), Some(last)) = (word.first(), word.last()) else { return false };
+    ENDS.get(word.len()).is_some_and(|ends| ends[usize::from(first & 31)] >> (last & 31) & 1 == 1)
 }
 
 fn is_letter(byte: u8) -> bool {
@@ -201,6 +224,7 @@ mod tests {
         assert!(before("Patient MRN: ").labels(MRN | PATIENT));
         assert!(before("medical record number is ").labels(MEDICAL | RECORD));
         assert!(before("{\"phoneNumber\": \"").label(PHONE));
+        assert!(before("Carta d'identità n. ").near(IDENTITY) && before("PERSONALAUSWEIS: ").label(IDENTITY));
         let far = before("the phone in the hall cost ");
         assert!(far.near(PHONE) && !far.label(PHONE));
     }

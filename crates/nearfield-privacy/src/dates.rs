@@ -1,11 +1,14 @@
 //! Dates that say more than a year, ages above 89, postal codes: what HIPAA's Safe Harbor takes out of a text.
 
-use crate::context::{AGE, BIRTH, Context, ZIP, word_after};
+use crate::context::{AGE, BIRTH, Context, MEDICAL, MRN, RECORD, ZIP, word_after};
 use crate::entity::{Entity, Span};
 use crate::number::Number;
 
 /// The date that begins with the number's first group, or has it as its day beside a month's name.
 pub(crate) fn date(text: &[u8], number: &Number, context: Context) -> Option<Span> {
+    if context.label(MRN) || context.labels(MEDICAL | RECORD) {
+        return None;
+    }
     let (start, end) = figures(text, number).or_else(|| named(text, number))?;
     let entity = if context.near(BIRTH) { Entity::BirthDate } else { Entity::Date };
     Some(Span::new(start, time_end(text, end), entity, 80))

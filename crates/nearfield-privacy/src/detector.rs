@@ -154,10 +154,11 @@ impl Detector {
         spans: &mut Vec<Span>,
         find: fn(&Self, &str, &mut Vec<Span>),
     ) {
-        if !text.bytes().any(|byte| byte.is_ascii_digit() || byte == b'@' || byte == b':')
+        if !text.bytes().any(|byte| byte.is_ascii_digit() || matches!(byte, b'@' | b':' | b'=' | b'.'))
             && text.len() < LONG_RUN
             && self.firsts.is_empty()
             && self.names.is_none()
+            && !secrets::announces(field.as_bytes())
         {
             spans.clear();
             return;
@@ -392,14 +393,18 @@ impl Pass<'_> {
         }
         let context = Context::before(text, start);
         if let Some(span) = figures::card(text, &number) {
-            // Where nothing speaks of a card, a national number whose own word stands before it is meant.
-            let other = if context.near(CARD) { None } else { figures::national(text, &number, context) };
-            return other.or(Some(span));
+            // Where nothing speaks of a card, a number whose own word stands before it is meant.
+            let other = || {
+                figures::national(text, &number, context).or_else(|| {
+                    if span.confidence < 90 { labelled::labelled(text, start, end) } else { None }
+                })
+            };
+            return if context.near(CARD) { Some(span) } else { other().or(Some(span)) };
         }
         dates::date(text, &number, context)
             .or_else(|| figures::ssn(text, &number, context))
             .or_else(|| if number.total(8) >= 8 { figures::national(text, &number, context) } else { None })
-            .or_else(|| if len == 2 { lettered::spaced_nino(text, start) } else { None })
+            .or_else(|| if len <= 2 { lettered::spaced(text, start) } else { None })
             .or_else(|| labelled::labelled(text, start, end))
             .or_else(|| phone::phone(text, &number, context))
             .or_else(|| dates::zip(text, &number, context))

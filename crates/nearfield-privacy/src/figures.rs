@@ -31,6 +31,7 @@ fn issued(digits: &[u8]) -> bool {
         |count: usize| digits[..count].iter().fold(0u32, |value, &digit| value * 10 + u32::from(digit));
     let count = digits.len();
     match digits[0] {
+        0 => lead(4) == 604 && (12..=19).contains(&count),
         4 => matches!(count, 13 | 16 | 19),
         5 => match lead(2) {
             51..=55 => count == 16,
@@ -102,6 +103,7 @@ pub(crate) fn national(text: &[u8], number: &Number, context: Context) -> Option
 
 fn numeric(text: &[u8], number: &Number, digits: &[u8], context: Context) -> Option<(Entity, u8)> {
     let near = |words| context.near(words);
+    let plus = number.start.checked_sub(1).is_some_and(|before| text[before] == b'+');
     let found = match digits.len() {
         8 if near(TFN) && checks::tfn(digits) => (Entity::AuTfn, 85),
         9 if near(ROUTING) && checks::aba(digits) => (Entity::UsRouting, 85),
@@ -117,10 +119,9 @@ fn numeric(text: &[u8], number: &Number, digits: &[u8], context: Context) -> Opt
         }
         11 if near(PESEL) && checks::pesel(digits) => (Entity::PlPesel, 95),
         11 if near(ABN | BRN) && checks::abn(digits) => (Entity::AuAbn, 95),
-        11 if near(VAT) && checks::luhn(digits) => (Entity::ItVat, 90),
-        12 if (near(AADHAAR) || number.has_form(text, &[4, 4, 4], b" -"))
-            && digits[0] >= 2
-            && checks::verhoeff(digits) =>
+        11 if near(VAT) && checks::italian_vat(digits) => (Entity::ItVat, 90),
+        12 if (near(AADHAAR) || !plus && number.has_form(text, &[4, 4, 4], b" -"))
+            && checks::aadhaar(digits) =>
         {
             (Entity::InAadhaar, if near(AADHAAR) { 95 } else { 65 })
         }

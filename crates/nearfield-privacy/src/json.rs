@@ -43,10 +43,12 @@ pub(crate) fn literals(text: &str) -> Option<Literals<'_>> {
     Some(Literals { text, at: 0 })
 }
 
-/// Calls `visit` with a text, or, where it is a JSON object or array, with its keys and strings as they read, in which there
+/// Calls `visit` with a text as it reads, or, where it is a JSON object or array, with its keys and strings, in which there
 /// may be JSON again.
 pub fn each_text(text: &str, visit: &mut dyn FnMut(&str)) {
-    let Some(literals) = literals(text) else { return visit(text) };
+    let Some(literals) = literals(text) else {
+        return visit(unescaped(text).as_ref().map_or(text, |reading| &reading.text));
+    };
     for literal in literals {
         match literal.kind {
             Kind::String => each_text(&literal.text, visit),
@@ -117,6 +119,77 @@ impl<'a> Literals<'a> {
         let kind = if bytes.get(next) == Some(&b':') { Kind::Key } else { Kind::String };
         self.at = end;
         Literal { start, end, kind, text, escapes }
+    }
+}
+
+/// How a text reads that is no JSON as a whole but holds JSON's escapes, as the arguments of a tool do that were cut off.
+#[derive(Clone, Debug)]
+pub(crate) struct Reading {
+    pub(crate) text: String,
+    escapes: Vec<Escape>,
+}
+
+/// The reading of a text; `None` when it holds no escape. However many backslashes stand before an escape, they belong to
+/// it: JSON within JSON has twice as many each time.
+pub(crate) fn unescaped(text: &str) -> Option<Reading> {
+    let bytes = text.as_bytes();
+    let mut reading = Reading { text: String::new(), escapes: Vec::new() };
+    // What was not copied yet begins at `from`.
+    let (mut from, mut at) = (0, 0);
+    while let Some(found) = text.get(at..).and_then(|rest| rest.find('\\')) {
+        let start = at + found;
+        at = start + bytes[start..].iter().take_while(|&&byte| byte == b'\\').count();
+        let known = match bytes.get(at) {
+            Some(b'u') => {
+                bytes.get(at + 1..at + 5).is_some_and(|code| code.iter().all(u8::is_ascii_hexdigit))
+            }
+            Some(byte) => b"nrtbf/\"".contains(byte),
+            None => false,
+        };
+        if !known {
+            continue;
+        }
+        reading.text.push_str(text.get(from..start).unwrap_or_default());
+        let (letter, end) = escape(bytes, at - 1);
+        let begun = reading.text.len();
+        reading.text.push(letter);
+        reading.escapes.push(Escape { raw: (start, end), read: (begun, reading.text.len()) });
+        (from, at) = (end, end);
+    }
+    if reading.escapes.is_empty() {
+        return None;
+    }
+    reading.text.push_str(text.get(from..).unwrap_or_default());
+    Some(reading)
+}
+
+impl Reading {
+    /// A finding in the reading as one in the text: an escape of which a part was found belongs to it whole.
+    pub(crate) fn stands(&self, span: &Span) -> Span {
+        let start = match self.last(|escape| escape.read.0 <= span.start) {
+            None => span.start,
+            Some(escape) if span.start < escape.read.1 => escape.raw.0,
+            Some(escape) => escape.raw.1 + (span.start - escape.read.1),
+        };
+        let end = match self.last(|escape| escape.read.0 < span.end) {
+            None => span.end,
+            Some(escape) => escape.raw.1 + span.end.saturating_sub(escape.read.1),
+        };
+        Span { start, end, ..*span }
+    }
+
+    /// A finding in the text with the whole of the escapes that it begins or ends in.
+    pub(crate) fn widened(&self, span: &Span) -> Span {
+        let inside = |at: usize| self.last(|escape| escape.raw.0 < at).filter(|escape| at < escape.raw.1);
+        Span {
+            start: inside(span.start).map_or(span.start, |escape| escape.raw.0),
+            end: inside(span.end).map_or(span.end, |escape| escape.raw.1),
+            ..*span
+        }
+    }
+
+    fn last(&self, before: impl Fn(&Escape) -> bool) -> Option<&Escape> {
+        self.escapes.get(self.escapes.partition_point(before).checked_sub(1)?)
     }
 }
 
@@ -202,6 +275,49 @@ mod tests {
         }
         let deep = "[".repeat(4000) + "\"x\"" + &"]".repeat(4000);
         assert_eq!(all(&deep), [(Kind::String, "x".to_owned())]);
+    }
+
+    #[test]
+    fn escapes_are_undone_outside_of_json_too() {
+        for (text, reads) in [
+            (r#"{"to":"jo\u0040x.org"#, r#"{"to":"jo@x.org"#),
+            (r#"{\"a\\n\":\\\\u00e9\ud83d\ude00"#, "{\"a\n\":é😀"),
+            (r"\ud83d \ude00", "\u{fffd} \u{fffd}"),
+            (r"C:\dir\u00 \n", "C:\\dir\\u00 \n"),
+        ] {
+            assert_eq!(unescaped(text).unwrap().text, reads, "{text}");
+        }
+        for text in ["", "jo@x.org", r"C:\dir\", r"\u+041 \u004", r"\é", r"\\"] {
+            assert!(unescaped(text).is_none(), "{text}");
+        }
+    }
+
+    #[test]
+    fn findings_in_a_reading_lead_back_to_whole_escapes() {
+        let text = r"a\u0040b\\u00e9\nc";
+        let reading = unescaped(text).unwrap();
+        assert_eq!(reading.text, "a@bé\nc");
+        for (found, stands) in [
+            ("a", "a"),
+            ("a@", r"a\u0040"),
+            ("@b", r"\u0040b"),
+            ("b", "b"),
+            ("é", r"\\u00e9"),
+            ("bé\nc", r"b\\u00e9\nc"),
+            ("c", "c"),
+            ("a@bé\nc", text),
+        ] {
+            let start = reading.text.find(found).unwrap();
+            let span = reading.stands(&Span::new(start, start + found.len(), Entity::Email, 90));
+            assert_eq!(&text[span.start..span.end], stands);
+        }
+        for (found, stands) in
+            [("u0040b", r"\u0040b"), ("b\\", r"b\\u00e9"), ("b", "b"), ("nc", r"\nc"), (text, text)]
+        {
+            let start = text.find(found).unwrap();
+            let span = reading.widened(&Span::new(start, start + found.len(), Entity::Email, 90));
+            assert_eq!(&text[span.start..span.end], stands);
+        }
     }
 
     #[test]

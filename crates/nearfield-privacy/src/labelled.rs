@@ -13,11 +13,13 @@ pub(crate) fn labelled(text: &[u8], start: usize, end: usize) -> Option<Span> {
         return plate(text, from, to);
     }
     let context = Context::before(text, from);
-    if context.label == 0 || context.label(PLATE) {
-        return plate(text, from, to);
+    let found = if context.label == 0 || context.label(PLATE) { None } else { meaning(context, digits, len) };
+    match found {
+        Some((entity, sure)) => Some(Span::new(from, to, entity, sure)),
+        // What stands before the last part of a plate may read as a word: `4V AG749`.
+        None if context.near(PLATE) => plate(text, from, to),
+        None => None,
     }
-    let (entity, sure) = meaning(context, digits, len)?;
-    Some(Span::new(from, to, entity, sure))
 }
 
 /// The number plate around `from..to`, whose parts a blank may part: `7ABC123`, `ABC 123`, `12-AB CD`.
@@ -31,8 +33,8 @@ fn plate(text: &[u8], from: usize, to: usize) -> Option<Span> {
         _ => 0,
     };
     let start = match from - before.min(from) {
-        _ if led(from) => from,
         earlier if (1..=4).contains(&before) && led(earlier - 1) => earlier - 1,
+        _ if led(from) => from,
         _ => return None,
     };
     let after = match text.get(to) {

@@ -12,24 +12,33 @@ pub(crate) fn identifier(text: &[u8], start: usize, end: usize) -> Option<Span> 
     if let Some(span) = iban(text, start, end).or_else(|| crypto(token, start)) {
         return Some(span);
     }
+    if token.len() < 8 {
+        let state = token.len() >= 3 && token[..2].iter().all(u8::is_ascii_uppercase);
+        return if state { spaced_vehicle(text, start) } else { None };
+    }
     if token.len() > 17 {
         return None;
     }
     let context = || Context::before(text, start);
     let (entity, sure) = match token.len() {
+        9 | 10 if checks::uen(token) && (token[0].is_ascii_alphabetic() || context().near(UEN)) => {
+            (Entity::SgUen, 90)
+        }
         9 if token[0].is_ascii_digit() && checks::spanish(token) => (Entity::EsNif, 92),
         9 if matches!(token[0], b'X'..=b'Z' | b'x'..=b'z') && checks::spanish(token) => (Entity::EsNie, 92),
         9 if shape(token, b"AA9999999") && context().label(PASSPORT | IDENTITY) => labelled_card(context()),
         9 if checks::nric(token) => (Entity::SgNric, 90),
         9 if nino(token) => (Entity::UkNino, 85),
-        9 if checks::dea(token) => (Entity::MedicalLicense, 85),
-        9 | 10 if uen(token) && (context().near(UEN) || token[0].is_ascii_alphabetic()) => {
-            (Entity::SgUen, 75)
-        }
-        10 if shape(token, b"AAAAA9999A") && pan(token, context()) => (Entity::InPan, 85),
-        10 if shape(token, b"AAA9999999") && context().near(VOTER) => (Entity::InVoter, 80),
-        9 | 10 if vehicle(token) => {
-            (Entity::InVehicle, if context().near(VEHICLE | PLATE) { 80 } else { 60 })
+        // With a 9 for the second letter it is a letter and eight digits, as many other numbers are.
+        9 if checks::dea(token) && (token[1] != b'9' || context().near(DEA)) => (Entity::MedicalLicense, 85),
+        10 if checks::pan(token) && (is_capital(token) || context().near(PAN | TAX)) => (Entity::InPan, 85),
+        10 if checks::epic(token) && context().near(VOTER) => (Entity::InVoter, 90),
+        8..=11 if vehicle(token) => {
+            let told = context().near(VEHICLE | PLATE);
+            if !told && !common_vehicle(token) {
+                return None;
+            }
+            (Entity::InVehicle, if told { 80 } else { 60 })
         }
         11 if checks::finnish(token) => (Entity::FiPersonal, 97),
         11 if mbi(token) => (Entity::UsMbi, 90),
@@ -55,13 +64,9 @@ fn shape(token: &[u8], shape: &[u8]) -> bool {
         })
 }
 
-/// A permanent account number: the fourth letter says what kind of holder.
-fn pan(token: &[u8], context: Context) -> bool {
-    let holder = matches!(
-        token[3].to_ascii_uppercase(),
-        b'A' | b'B' | b'C' | b'F' | b'G' | b'H' | b'J' | b'L' | b'P' | b'T'
-    );
-    holder && (token.iter().all(|byte| !byte.is_ascii_lowercase()) || context.near(PAN | TAX))
+/// Whether all letters of a token are capitals.
+fn is_capital(token: &[u8]) -> bool {
+    !token.iter().any(u8::is_ascii_lowercase)
 }
 
 /// A national insurance number: no D, F, I, Q, U, V first, no O second, some pairs never given out, then a letter A to D.
@@ -77,8 +82,20 @@ fn nino(token: &[u8]) -> bool {
         && matches!(token[8].to_ascii_uppercase(), b'A'..=b'D')
 }
 
+/// A national insurance number or vehicle registration in parts, two letters before the digits that begin at `start`.
+pub(crate) fn spaced(text: &[u8], start: usize) -> Option<Span> {
+    let from = start.checked_sub(3)?;
+    if text[from..start - 1].iter().all(u8::is_ascii_uppercase)
+        && matches!(text[start - 1], b' ' | b'-')
+        && let Some(span) = spaced_vehicle(text, from)
+    {
+        return Some(span);
+    }
+    spaced_nino(text, start)
+}
+
 /// A national insurance number in pairs, `AB 12 34 56 C`, whose digits begin at `start`.
-pub(crate) fn spaced_nino(text: &[u8], start: usize) -> Option<Span> {
+fn spaced_nino(text: &[u8], start: usize) -> Option<Span> {
     let from = start.checked_sub(3)?;
     let written = text.get(from..from + 13)?;
     if written[2] != b' ' || written[5] != b' ' || written[8] != b' ' || written[11] != b' ' {
@@ -93,19 +110,76 @@ pub(crate) fn spaced_nino(text: &[u8], start: usize) -> Option<Span> {
     (bounded && nino(&token)).then(|| Span::new(from, from + 13, Entity::UkNino, 85))
 }
 
-/// Singapore's unique entity numbers: a business (`12345678A`), a company (`199012345A`), others (`T08LL1234A`).
-fn uen(token: &[u8]) -> bool {
-    shape(token, b"99999999A")
-        || shape(token, b"999999999A") && matches!(token[0], b'1' | b'2')
-        || shape(token, b"A99AA9999A") && matches!(token[0].to_ascii_uppercase(), b'R' | b'S' | b'T')
+/// A vehicle registration of India: a state, a district of one or two digits, a series of one to three letters and four
+/// digits (`MH12AB1234`, `DL8CAF5030`), or of the series for all states (`22BH1234AB`).
+fn vehicle(token: &[u8]) -> bool {
+    const STATES: &[u8] = b"APARASBRCGGAGJHRHPJKJHKAKLMPMHMNMLMZNLODORPBRJSKTNTRTSTGUAUKUPWBANCHDDDLLALDPYDN";
+    if token.get(2..4).is_some_and(|series| series.eq_ignore_ascii_case(b"BH")) {
+        return all_india(token);
+    }
+    let [one, two, place @ .., _, _, _, _] = token else { return false };
+    let state = [one.to_ascii_uppercase(), two.to_ascii_uppercase()];
+    let district = place.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    let (district, series) = place.split_at(district);
+    let serial = &token[token.len() - 4..];
+    matches!(district, [b'1'..=b'9'] | [_, b'1'..=b'9'] | [b'1'..=b'9', b'0'])
+        && (1..=3).contains(&series.len())
+        && series.iter().all(u8::is_ascii_alphabetic)
+        && serial.iter().all(u8::is_ascii_digit)
+        && *serial != *b"0000"
+        && STATES.chunks(2).any(|known| known == state)
 }
 
-/// A vehicle registration of an Indian state: `MH12AB1234`.
-fn vehicle(token: &[u8]) -> bool {
-    const STATES: &[u8] = b"APARASBRCGGAGJHRHPJKJHKAKLMPMHMNMLMZNLODORPBRJSKTNTRTSUKUPWBANCHDDDLLALDPYDN";
-    let state = [token[0].to_ascii_uppercase(), token[1].to_ascii_uppercase()];
-    (shape(token, b"AA99AA9999") || shape(token, b"AA99A9999"))
-        && STATES.chunks(2).any(|known| known == state)
+/// A vehicle registration of the series for all states: a year from 2021 on, `BH`, four digits, one or two letters.
+fn all_india(token: &[u8]) -> bool {
+    let (Some(year), Some(serial), Some(series)) = (token.get(..2), token.get(4..8), token.get(8..)) else {
+        return false;
+    };
+    let letter = |byte: &u8| byte.is_ascii_alphabetic() && !b"IO".contains(&byte.to_ascii_uppercase());
+    year.iter().chain(serial).all(u8::is_ascii_digit)
+        && year >= b"21".as_slice()
+        && serial != b"0000"
+        && (1..=2).contains(&series.len())
+        && series.iter().all(letter)
+}
+
+/// Whether a vehicle registration has the form of nearly all, that needs no word beside it: two digits for the district
+/// (Delhi has one) and one or two letters.
+fn common_vehicle(token: &[u8]) -> bool {
+    let delhi = token[..2].eq_ignore_ascii_case(b"DL");
+    delhi && token.len() > 8 || token[3].is_ascii_digit() && token.len() < 11 || token[0].is_ascii_digit()
+}
+
+/// A vehicle registration of an Indian state whose parts a blank or hyphen parts, `MH 12 AB 1234`, from its first letter.
+fn spaced_vehicle(text: &[u8], from: usize) -> Option<Span> {
+    let mut token = [0; 11];
+    let (mut count, mut parts, mut at) = (0, 1, from);
+    loop {
+        match *text.get(at).unwrap_or(&b'.') {
+            byte @ (b'A'..=b'Z' | b'0'..=b'9') => {
+                *token.get_mut(count)? = byte;
+                count += 1;
+            }
+            b' ' | b'-'
+                if count >= 2 && text[at - 1].is_ascii_alphanumeric() && !ends_in_four(&token[..count]) =>
+            {
+                parts += 1;
+            }
+            _ => break,
+        }
+        at += 1;
+    }
+    let token = &token[..count];
+    let bounded = text.get(at).is_none_or(|byte| !byte.is_ascii_alphanumeric())
+        && from.checked_sub(1).is_none_or(|before| !text[before].is_ascii_alphanumeric());
+    let whole = parts > 1 && bounded && token.first().is_some_and(u8::is_ascii_uppercase);
+    (whole && vehicle(token)).then(|| Span::new(from, at, Entity::InVehicle, 75))
+}
+
+/// Whether a token ends in a letter and four digits: no registration goes on then.
+fn ends_in_four(token: &[u8]) -> bool {
+    matches!(token, [.., letter, one, two, three, four]
+        if letter.is_ascii_alphabetic() && [one, two, three, four].iter().all(|byte| byte.is_ascii_digit()))
 }
 
 /// A Medicare beneficiary identifier: digits and letters at fixed places, no S, L, O, I, B, Z.
@@ -137,7 +211,7 @@ pub(crate) fn hyphened_mbi(text: &[u8], start: usize) -> Option<Span> {
 }
 
 fn italian_vat(token: &[u8]) -> bool {
-    checks::digits::<11>(&token[2..]).is_some_and(|(digits, count)| count == 11 && checks::luhn(&digits))
+    checks::digits::<11>(&token[2..]).is_some_and(|(digits, count)| checks::italian_vat(&digits[..count]))
 }
 
 /// An IBAN in one piece or in fours.
@@ -150,7 +224,7 @@ fn iban(text: &[u8], start: usize, end: usize) -> Option<Span> {
         return None;
     }
     if token.len() >= 15 {
-        let fits = iban_length(token).is_none_or(|len| len == token.len());
+        let fits = iban_length(token) == Some(token.len());
         return (token.len() <= 34 && fits && checks::iban(token))
             .then(|| Span::new(start, end, Entity::Iban, 98));
     }
@@ -191,7 +265,7 @@ fn iban_length(token: &[u8]) -> Option<usize> {
         b"LY" | b"PT" | b"ST" => 25,
         b"IS" | b"TR" => 26,
         b"FR" | b"GR" | b"IT" | b"MC" | b"MR" | b"SM" | b"BI" | b"DJ" => 27,
-        b"AL" | b"AZ" | b"BY" | b"CY" | b"DO" | b"GT" | b"HU" | b"LB" | b"NI" | b"PL" | b"SV" => 28,
+        b"AL" | b"AZ" | b"BY" | b"CY" | b"DO" | b"GT" | b"HN" | b"HU" | b"LB" | b"NI" | b"PL" | b"SV" => 28,
         b"BR" | b"EG" | b"PS" | b"QA" | b"UA" => 29,
         b"JO" | b"KW" | b"MU" | b"YE" => 30,
         b"MT" | b"SC" => 31,

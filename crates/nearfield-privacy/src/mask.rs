@@ -238,15 +238,15 @@ impl<'a> Masker<'a> {
             hidden.extend(self.region(text, span)?);
         }
         if !self.known.is_empty() {
-            let bytes = text.as_bytes();
-            let mut longest = None;
-            for at in 0..bytes.len() {
-                if at == 0 || !bytes[at - 1].is_ascii_alphanumeric() && bytes[at - 1] < 0x80 {
-                    self.known.each_at(bytes, at, |span| longest = Some(span));
-                    if let Some(span) = longest.take() {
-                        hidden.extend(self.region(text, &span)?);
-                    }
+            let mut known = self.known_in(text);
+            if let Some(reading) = json::unescaped(text) {
+                for span in &mut known {
+                    *span = reading.widened(span);
                 }
+                known.extend(self.known_in(&reading.text).iter().map(|span| reading.stands(span)));
+            }
+            for span in known {
+                hidden.extend(self.region(text, &span)?);
             }
         }
         hidden.sort_unstable_by_key(|region| (region.start, region.end));
@@ -262,6 +262,20 @@ impl<'a> Masker<'a> {
             true
         });
         Ok(hidden)
+    }
+
+    /// Where values that were found in some text stand in this one.
+    fn known_in(&self, text: &str) -> Vec<Span> {
+        let bytes = text.as_bytes();
+        let mut spans = Vec::new();
+        for at in 0..bytes.len() {
+            if at == 0 || !bytes[at - 1].is_ascii_alphanumeric() && bytes[at - 1] < 0x80 {
+                let mut longest = None;
+                self.known.each_at(bytes, at, |span| longest = Some(span));
+                spans.extend(longest);
+            }
+        }
+        spans
     }
 
     /// The region of a finding, when it has to be hidden for what it is here or for what its value is anywhere.
@@ -284,6 +298,9 @@ impl<'a> Masker<'a> {
         let kind = region.entity.as_str();
         if region.treatment == Treatment::Hash {
             let key = self.key.ok_or(MaskError::NoKey)?;
+            // However a value is written, it has one pseudonym.
+            let read = json::unescaped(value);
+            let value = read.as_ref().map_or(value, |read| &read.text);
             return Ok(format!("[{kind}#{}]", key.pseudonym(kind, value)));
         }
         if let Some(placeholder) = self.placeholders.get(value) {

@@ -211,13 +211,20 @@ pub(crate) fn private_key(text: &[u8], start: usize) -> Option<Span> {
     Some(Span::new(start, end, Entity::PrivateKey, 100))
 }
 
-/// The password or token after a `:` or `=` at `at` that the word `word` before it announces.
-pub(crate) fn assigned(text: &[u8], word: &[u8], before: &[u8], at: usize) -> Option<Span> {
+/// Whether the name of a field announces a password or token.
+pub(crate) fn announces(field: &[u8]) -> bool {
+    let inside = |byte: &&u8| byte.is_ascii_alphanumeric() || **byte >= 0x80;
+    let start = field.len() - field.iter().rev().take_while(inside).count();
+    least(&field[start..], &field[..start]).is_some()
+}
+
+/// How many bytes a secret has at least that the word `word` announces, in which a text `before` may end.
+fn least(word: &[u8], before: &[u8]) -> Option<usize> {
     let mut small = [0u8; 12];
     let name = small.get_mut(..word.len())?;
     name.copy_from_slice(word);
     name.make_ascii_lowercase();
-    let least = match &*name {
+    Some(match &*name {
         b"password" | b"passwd" | b"pwd" | b"passphrase" | b"pass" | b"passcode" => 6,
         b"secret" | b"token" | b"apikey" | b"bearer" | b"credential" => 12,
         b"key"
@@ -231,7 +238,12 @@ pub(crate) fn assigned(text: &[u8], word: &[u8], before: &[u8], at: usize) -> Op
             12
         }
         _ => return None,
-    };
+    })
+}
+
+/// The password or token after a `:` or `=` at `at` that the word `word` before it announces.
+pub(crate) fn assigned(text: &[u8], word: &[u8], before: &[u8], at: usize) -> Option<Span> {
+    let least = least(word, before)?;
     let quote = |byte: u8| matches!(byte, b'"' | b'\'' | b'`');
     let mut start = at + 1;
     while start < text.len()

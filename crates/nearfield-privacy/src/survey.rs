@@ -21,7 +21,8 @@ pub struct Survey {
     pub(crate) texts: Vec<(usize, Vec<Span>)>,
     /// How many texts there were.
     pub(crate) visited: usize,
-    /// Values found anywhere, in small letters, with everything that they were found to be: they are masked everywhere.
+    /// Values found anywhere, in small letters and without escapes, with everything that they were found to be: they are
+    /// masked everywhere.
     pub(crate) values: HashMap<String, Vec<(Entity, DataClass)>>,
     /// Forms of placeholders that some text already holds.
     pub(crate) taken: Vec<Form>,
@@ -37,10 +38,10 @@ impl Survey {
         Self::default()
     }
 
-    /// Looks at one text; `field` is the name that it stands under, where that says something.
+    /// Looks at one text; `field` is the name that it stands under, where that says something. Where it holds escapes of
+    /// JSON it is looked at as it reads too.
     pub fn text(&mut self, detector: &Detector, field: Option<&str>, text: &str) {
-        let spans = look(detector, field, text);
-        self.note(text, spans);
+        self.with(detector, field, text, Vec::new());
     }
 
     /// Looks at a text that may be a JSON object or array, such as the result of a tool: at the text as it stands, for what
@@ -52,9 +53,9 @@ impl Survey {
 
     /// As [`Survey::json_text`], with what was found already in what holds the text.
     fn inside(&mut self, detector: &Detector, field: Option<&str>, text: &str, mut known: Vec<Span>) {
+        let Some(literals) = json::literals(text) else { return self.with(detector, field, text, known) };
         known.append(&mut look(detector, field, text));
         unite(&mut known);
-        let Some(literals) = json::literals(text) else { return self.note(text, known) };
         let mut field = field.map(str::to_owned);
         let mut waiting = known.iter().peekable();
         // Those that have begun and go on; of each kind one at most.
@@ -68,13 +69,15 @@ impl Survey {
             match literal.kind {
                 Kind::String => self.inside(detector, field.as_deref(), &literal.text, parts),
                 Kind::Key => {
-                    self.with(look(detector, None, &literal.text), &literal.text, parts);
+                    self.with(detector, None, &literal.text, parts);
                     field = Some(literal.text.into_owned());
                 }
                 Kind::Number => {
-                    let long = literal.text.len() >= LONG_NUMBER;
-                    let own = if long { look(detector, field.as_deref(), &literal.text) } else { Vec::new() };
-                    self.with(own, &literal.text, parts);
+                    if literal.text.len() >= LONG_NUMBER {
+                        self.with(detector, field.as_deref(), &literal.text, parts);
+                    } else {
+                        self.note(&literal.text, parts);
+                    }
                 }
             }
         }
@@ -85,24 +88,44 @@ impl Survey {
         }
     }
 
-    fn with(&mut self, mut spans: Vec<Span>, text: &str, mut more: Vec<Span>) {
-        if !more.is_empty() {
-            spans.append(&mut more);
+    /// A text that is no JSON, with what was found already in what holds it.
+    fn with(&mut self, detector: &Detector, field: Option<&str>, text: &str, mut known: Vec<Span>) {
+        let mut spans = look(detector, field, text);
+        let own = spans.len();
+        spans.append(&mut known);
+        if let Some(reading) = json::unescaped(text) {
+            // What is found in both may be longer in one of them, and is known as either.
+            for span in &mut spans {
+                self.know(text, span);
+                *span = reading.widened(span);
+            }
+            for span in look(detector, field, &reading.text) {
+                self.know(&reading.text, &span);
+                spans.push(reading.stands(&span));
+            }
+            Form::note_taken(&reading.text, &mut self.taken);
+        }
+        if spans.len() > own {
             unite(&mut spans);
         }
         self.note(text, spans);
+    }
+
+    /// Has a value looked for in the whole request.
+    fn know(&mut self, text: &str, span: &Span) {
+        if let Some(value) = text.get(span.start..span.end).filter(|value| value.len() <= LONGEST_KNOWN) {
+            let kinds = self.values.entry(known_as(value)).or_default();
+            if !kinds.contains(&(span.entity, span.class)) {
+                kinds.push((span.entity, span.class));
+            }
+        }
     }
 
     fn note(&mut self, text: &str, spans: Vec<Span>) {
         for span in &spans {
             self.classes.insert(span.class);
             *self.counts.entry(span.entity).or_default() += 1;
-            if let Some(value) = text.get(span.start..span.end).filter(|value| value.len() <= LONGEST_KNOWN) {
-                let kinds = self.values.entry(value.to_ascii_lowercase()).or_default();
-                if !kinds.contains(&(span.entity, span.class)) {
-                    kinds.push((span.entity, span.class));
-                }
-            }
+            self.know(text, span);
         }
         self.bytes = self.bytes.saturating_add(text.len());
         Form::note_taken(text, &mut self.taken);
@@ -117,7 +140,7 @@ impl Survey {
         if value.len() > LONGEST_KNOWN {
             return &[];
         }
-        self.values.get(&value.to_ascii_lowercase()).map_or(&[], Vec::as_slice)
+        self.values.get(&known_as(value)).map_or(&[], Vec::as_slice)
     }
 
     /// Notes something that cannot be looked into: an image, a file, a list of token ids.
@@ -144,6 +167,11 @@ impl Survey {
     pub const fn bytes(&self) -> usize {
         self.bytes
     }
+}
+
+/// A value in the form in which it is known.
+fn known_as(value: &str) -> String {
+    json::unescaped(value).map_or_else(|| value.to_ascii_lowercase(), |read| read.text.to_ascii_lowercase())
 }
 
 fn look(detector: &Detector, field: Option<&str>, text: &str) -> Vec<Span> {

@@ -4,7 +4,9 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod accuracy;
+mod drawn;
 mod linear;
 mod masking;
 mod nested;
 mod score;
+mod whole_way;

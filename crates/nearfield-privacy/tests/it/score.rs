@@ -30,6 +30,16 @@ pub(crate) struct Counts {
 }
 
 impl Counts {
+    /// Counts a value that is one of the class or only looks like one, and whether it was taken for one.
+    pub(crate) fn note(&mut self, real: bool, found: bool) {
+        match (real, found) {
+            (true, true) => self.hits += 1,
+            (true, false) => self.misses += 1,
+            (false, true) => self.false_alarms += 1,
+            (false, false) => {}
+        }
+    }
+
     pub(crate) fn recall(self) -> f64 {
         share(self.hits, self.hits + self.misses)
     }
@@ -57,6 +67,14 @@ pub(crate) fn means(label: &str) -> Option<&'static [Entity]> {
         "US_DRIVER_LICENSE" => &[Entity::DriverLicense],
         "ZIP_CODE" => &[Entity::ZipCode],
         _ => return None,
+    })
+}
+
+/// Whether nine tenths of `start..end` are found to be an entity.
+pub(crate) fn finds(detector: &Detector, entity: Entity, text: &str, start: usize, end: usize) -> bool {
+    detector.find(text).iter().any(|span| {
+        span.entity == entity
+            && span.end.min(end).saturating_sub(span.start.max(start)) * 10 >= (end - start) * 9
     })
 }
 
