@@ -1,6 +1,6 @@
 //! Integration tests: whole answers through the codecs, and recorded exchanges.
 
-#![expect(clippy::unwrap_used, clippy::panic, clippy::print_stderr, reason = "test code")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "test code")]
 
 mod answers;
 mod beyond_text;

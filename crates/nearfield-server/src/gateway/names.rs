@@ -95,12 +95,11 @@ impl Gateway {
         let mut lists = Vec::new();
         let mut left = vec![passage];
         while let Some(passage) = left.pop() {
-            match self.list_names(caller, cache_domain, search, &passage).await? {
-                Some(list) => lists.push((passage, list)),
-                None => {
-                    let (first, second) = halves(&passage).ok_or(Failed::Endless)?;
-                    left.extend([second.to_owned(), first.to_owned()]);
-                }
+            if let Some(list) = self.list_names(caller, cache_domain, search, &passage).await? {
+                lists.push((passage, list));
+            } else {
+                let (first, second) = halves(&passage).ok_or(Failed::Endless)?;
+                left.extend([second.to_owned(), first.to_owned()]);
             }
         }
         Ok(lists)

@@ -85,34 +85,6 @@ impl Ruled {
         Looked { active, survey, issued, names: Names::NotSought, found: FoundNames::default() }
     }
 
-    /// Decides about a request.
-    pub(super) fn admit(
-        &self,
-        caller: &Caller,
-        request: &Request,
-        looked: Looked,
-        backends: &[BackendFacts],
-        circumstances: Circumstances,
-    ) -> Admitted {
-        let month = circumstances.month.clone();
-        let asked = looked.asked(caller, request, circumstances);
-        let Looked { active, survey, found, .. } = looked;
-        let Some(month) = month else {
-            let verdict = asked.decide(&active, &survey, backends);
-            return Admitted { active, survey, found, asked, verdict, reserved: None };
-        };
-        let ((asked, verdict), reserved) = month.decide(|spent| {
-            let asked = Asked { spent: Some(spent), ..asked };
-            let verdict = asked.decide(&active, &survey, backends);
-            // One of them answers. A retry or a hedge may cost more: then the next request finds less left.
-            let costs = verdict.candidates.iter().filter_map(|name| asked.estimates.get(name));
-            let reserved = costs.copied().reduce(f64::max).and_then(NanoDollars::from_dollars);
-            ((asked, verdict), reserved)
-        });
-        let reserved = reserved.map(|sum| (month, sum));
-        Admitted { active, survey, found, asked, verdict, reserved }
-    }
-
     /// The dollars that a key may spend in a month, where the rules limit it.
     pub(super) fn limit(&self, caller: &Caller) -> Option<f64> {
         let active = self.active();
@@ -173,6 +145,33 @@ impl Looked {
             self.survey = survey_request(&detector, request);
             (self.names, self.found) = (Names::Sought, found);
         }
+    }
+
+    /// Decides about a request.
+    pub(super) fn admit(
+        self,
+        caller: &Caller,
+        request: &Request,
+        backends: &[BackendFacts],
+        circumstances: Circumstances,
+    ) -> Admitted {
+        let month = circumstances.month.clone();
+        let asked = self.asked(caller, request, circumstances);
+        let Self { active, survey, found, .. } = self;
+        let Some(month) = month else {
+            let verdict = asked.decide(&active, &survey, backends);
+            return Admitted { active, survey, found, asked, verdict, reserved: None };
+        };
+        let ((asked, verdict), reserved) = month.decide(|spent| {
+            let asked = Asked { spent: Some(spent), ..asked };
+            let verdict = asked.decide(&active, &survey, backends);
+            // One of them answers. A retry or a hedge may cost more: then the next request finds less left.
+            let costs = verdict.candidates.iter().filter_map(|name| asked.estimates.get(name));
+            let reserved = costs.copied().reduce(f64::max).and_then(NanoDollars::from_dollars);
+            ((asked, verdict), reserved)
+        });
+        let reserved = reserved.map(|sum| (month, sum));
+        Admitted { active, survey, found, asked, verdict, reserved }
     }
 
     fn asked(&self, caller: &Caller, request: &Request, circumstances: Circumstances) -> Asked {

@@ -27,7 +27,7 @@ impl Gateway {
             looked.take(&mut request, found);
             circumstances = self.circumstances(ruled, caller, &request).await;
         }
-        let admitted = ruled.admit(caller, &request, looked, &self.facts, circumstances);
+        let admitted = looked.admit(caller, &request, &self.facts, circumstances);
         let reason = admitted.reason();
         let mut admission = admission(caller, &request, reason.clone(), admitted.hash());
         admission.retention = admitted.retention();

@@ -45,7 +45,7 @@ pub(super) async fn stop_text(subject: &Subject) -> Held {
     let answer = answer(subject, stopped(subject)).await?;
     let only = answer.only()?;
     same("the reason", only.reason, Some(FinishReason::Stop))?;
-    let whole = subject.hello();
+    let whole = Subject::hello();
     let before = whole.split(STOP).next().unwrap_or_default();
     same("the text", only.text.as_str(), before)
 }
@@ -54,7 +54,7 @@ pub(super) async fn choices(subject: &Subject) -> Held {
     let one = answer(subject, hello(subject)).await?.usage();
     let answer = answer(subject, several(subject)).await?;
     for choice in &answer.choices {
-        same("the text", choice.text.as_str(), &subject.hello())?;
+        same("the text", choice.text.as_str(), &Subject::hello())?;
         same("the reason", choice.reason, Some(FinishReason::Stop))?;
     }
     let usage = answer.usage();

@@ -120,7 +120,7 @@ pub(super) async fn cancel(subject: &Subject) -> Held {
         }
     }
     becomes(false, subject).await?;
-    says(subject, hello(subject), &subject.hello()).await
+    says(subject, hello(subject), &Subject::hello()).await
 }
 
 async fn becomes(busy: bool, subject: &Subject) -> Held {

@@ -182,7 +182,7 @@ impl Check {
     async fn holds(self, subject: &Subject) -> Held {
         match self {
             Self::Text => said::text(subject).await,
-            Self::Completion => said::says(subject, said::completion(subject), &subject.hello()).await,
+            Self::Completion => said::says(subject, said::completion(subject), &Subject::hello()).await,
             Self::Calls => tools::calls(subject, tools::weather(subject), 2).await,
             Self::OneCall => tools::calls(subject, tools::one(subject), 1).await,
             Self::ForcedCall => tools::calls(subject, tools::forced(subject), 2).await,

@@ -65,7 +65,7 @@ fn is_text(answer: &Answer, text: &str) -> Held {
 
 pub(super) async fn text(subject: &Subject) -> Held {
     let answer = answer(subject, hello(subject)).await?;
-    is_text(&answer, &subject.hello())?;
+    is_text(&answer, &Subject::hello())?;
     let only = answer.only()?;
     ensure(only.thought.is_empty(), || format!("it thinks unasked: {:?}", only.thought))?;
     if subject.streams {

@@ -237,7 +237,7 @@ impl Subject {
     }
 
     /// The text of a plain answer.
-    pub(super) fn hello(&self) -> String {
+    pub(super) fn hello() -> String {
         plays::HELLO.concat()
     }
 }

@@ -1,5 +1,4 @@
 //! The suite for backends: the scripted fake passes it, and what breaks a promise does not.
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on should say so at once")]
 
 use std::sync::Arc;
 

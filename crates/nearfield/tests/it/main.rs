@@ -1,5 +1,10 @@
 //! The program as its users meet it: the real binary with a data folder of its own.
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on should say so at once")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "a test that cannot go on should say so at once"
+)]
 
 mod canary;
 mod chat;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use nearfield_api::Usage;
-use nearfield_store::{Prices, Row};
+use nearfield_store::{NanoDollars, Prices, Row};
 use nearfield_testkit::cloud_server::CloudRequest;
 use serde_json::Value;
 
@@ -178,7 +178,7 @@ fn least_cost() -> f64 {
 fn least_spent(row: &Row) -> f64 {
     let Some(reserved) = row.reserved else { return 0.0 };
     let left = row.attempts.iter().any(|attempt| attempt.locality == "cloud");
-    let cost = row.cost.map_or(if left { reserved.dollars() } else { 0.0 }, |cost| cost.dollars());
+    let cost = row.cost.map_or(if left { reserved.dollars() } else { 0.0 }, NanoDollars::dollars);
     cost.min(reserved.dollars())
 }
 
