@@ -2,7 +2,6 @@
 //! there is found from then on as patterns find other things.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use aho_corasick::AhoCorasick;
 
@@ -73,11 +72,6 @@ impl Names {
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.values.is_empty()
-    }
-
-    /// How many there are.
-    pub fn len(&self) -> usize {
-        self.values.len()
     }
 
     fn take(&mut self, passage: &str, entity: Entity, value: &str) {
@@ -175,8 +169,8 @@ const fn is_unspaced(letter: char) -> bool {
 /// Finds names in texts.
 #[derive(Clone, Debug)]
 pub(crate) struct NameFinder {
-    automaton: Arc<AhoCorasick>,
-    found: Arc<[Found]>,
+    automaton: AhoCorasick,
+    found: Vec<Found>,
 }
 
 impl NameFinder {
@@ -186,7 +180,7 @@ impl NameFinder {
             return Ok(None);
         }
         let automaton = AhoCorasick::new(names.values.keys()).map_err(|_| NamesError::TooMany)?;
-        Ok(Some(Self { automaton: Arc::new(automaton), found: names.values.values().copied().collect() }))
+        Ok(Some(Self { automaton, found: names.values.values().copied().collect() }))
     }
 
     /// Adds every name in a text to the spans.

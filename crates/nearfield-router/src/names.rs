@@ -66,19 +66,18 @@ pub fn passages(request: &mut Request) -> Option<Vec<String>> {
 /// conversation that goes on asks the same again, which a model has read before.
 fn pack(texts: &[String]) -> Vec<String> {
     let mut passages: Vec<String> = Vec::new();
-    let mut open = false;
     for text in texts {
         let mut rest = text.as_str();
         while !rest.is_empty() {
             let (part, after) = rest.split_at(cut(rest, PASSAGE));
-            match passages.last_mut().filter(|last| open && last.len() + part.len() < PASSAGE) {
+            match passages.last_mut().filter(|last| last.len() + part.len() < PASSAGE) {
                 Some(last) => {
                     last.push('\n');
                     last.push_str(part);
                 }
                 None => passages.push(part.to_owned()),
             }
-            (rest, open) = (after, true);
+            rest = after;
         }
     }
     passages
