@@ -113,3 +113,19 @@ pub struct Labels {
     /// Whether the provider shall keep the answer.
     pub store: Option<bool>,
 }
+
+impl Labels {
+    /// The same with each label as `pseudonym` puts it, `None` for none. Metadata, which is more than a label, is dropped;
+    /// `store` stays.
+    #[must_use]
+    pub fn replaced(&self, pseudonym: impl Fn(&str) -> Option<String>) -> Self {
+        let of = |label: &Option<String>| label.as_deref().and_then(&pseudonym);
+        Self {
+            user: of(&self.user),
+            safety_identifier: of(&self.safety_identifier),
+            prompt_cache_key: of(&self.prompt_cache_key),
+            metadata: None,
+            store: self.store,
+        }
+    }
+}

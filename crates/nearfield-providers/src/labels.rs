@@ -20,21 +20,13 @@ impl LabelRule {
     /// Applies the rule. Whether the provider keeps the answer is the caller's wish only when that is no.
     pub(crate) fn apply(&self, labels: &mut Labels) {
         let store = labels.store.filter(|store| !store);
-        *labels = match self {
-            Self::Drop => Labels::default(),
+        *labels = labels.replaced(|label| match self {
+            Self::Drop => None,
             Self::Pseudonyms(key) => {
-                let pseudonym = |label: &Option<String>| {
-                    let mac = hmac_sha256(key.expose().as_bytes(), label.as_ref()?.as_bytes());
-                    Some(format!("nf-{}", hex(mac.get(..16)?)))
-                };
-                Labels {
-                    user: pseudonym(&labels.user),
-                    safety_identifier: pseudonym(&labels.safety_identifier),
-                    prompt_cache_key: pseudonym(&labels.prompt_cache_key),
-                    ..Labels::default()
-                }
+                let mac = hmac_sha256(key.expose().as_bytes(), label.as_bytes());
+                Some(format!("nf-{}", hex(mac.get(..16)?)))
             }
-        };
+        });
         labels.store = store;
     }
 }

@@ -361,15 +361,8 @@ impl Admitted {
 
 /// Labels as a rule lets them leave.
 fn labels(key: &HashKey, how: LabelTreatment, own: &Labels) -> Labels {
-    let pseudonym = |label: &Option<String>| match how {
+    own.replaced(|label| match how {
         LabelTreatment::Drop => None,
-        LabelTreatment::Pseudonym => Some(format!("nf-{}", key.pseudonym("LABEL", label.as_ref()?))),
-    };
-    Labels {
-        user: pseudonym(&own.user),
-        safety_identifier: pseudonym(&own.safety_identifier),
-        prompt_cache_key: pseudonym(&own.prompt_cache_key),
-        metadata: None,
-        store: own.store,
-    }
+        LabelTreatment::Pseudonym => Some(format!("nf-{}", key.pseudonym("LABEL", label))),
+    })
 }
