@@ -12,7 +12,7 @@ use nearfield_api::sse::{self, SseEvent};
 use nearfield_api::{AnswerDecoder, Dialect, Error, ErrorKind, Event, EventStream, Request};
 use tokio::time::{Instant, sleep_until, timeout};
 
-use crate::client::{self, Response};
+use crate::client::{self, Body, Response};
 use crate::upstream::{Upstream, silent, too_large};
 
 /// One event of a stream: a chunk with the alternatives of many tokens stays far below.
@@ -29,7 +29,7 @@ const LARGEST_DRAIN: usize = 64 * 1024;
 pub(crate) struct Answer {
     upstream: Arc<Upstream>,
     /// `None` once there is nothing more to read.
-    response: Option<Response>,
+    reply: Option<Body>,
     form: Form,
     decoder: Box<dyn AnswerDecoder>,
     ready: VecDeque<Event>,
@@ -85,7 +85,7 @@ impl Answer {
         };
         Ok(Self {
             upstream,
-            response: Some(response),
+            reply: Some(response.into_body()),
             form,
             decoder,
             ready: VecDeque::new(),
@@ -99,7 +99,7 @@ impl Answer {
 
     /// Waits for the first token. An error until then means that nothing was produced.
     pub(crate) async fn wait_for_token(&mut self) -> Result<(), Error> {
-        while self.response.is_some() && !self.has_token() {
+        while self.reply.is_some() && !self.has_token() {
             self.read().await;
         }
         if self.has_token() {
@@ -131,7 +131,7 @@ impl Answer {
             if self.decoder.is_done() {
                 self.drain().await;
             }
-            self.response.as_ref()?;
+            self.reply.as_ref()?;
             self.read().await;
         }
     }
@@ -141,7 +141,7 @@ impl Answer {
         let deadline = self.deadline();
         let received = tokio::select! {
             biased;
-            received = receive(self.response.as_mut()) => received,
+            received = receive(self.reply.as_mut()) => received,
             () = sleep_until(deadline) => return self.overdue(),
         };
         let result = match received {
@@ -181,7 +181,7 @@ impl Answer {
     }
 
     fn fail(&mut self, error: Error) {
-        self.response = None;
+        self.reply = None;
         self.failure = Some(self.upstream.error(error));
     }
 
@@ -238,7 +238,7 @@ impl Answer {
 
     /// The reply has ended: so must the answer.
     fn end(&mut self) -> Result<(), Error> {
-        self.response = None;
+        self.reply = None;
         let mut events = Vec::new();
         let result = match &mut self.form {
             Form::Whole { body, request, model, dialect } => {
@@ -264,10 +264,10 @@ impl Answer {
 
     /// Reads to the end of a complete answer, for a moment, so that the connection can serve another request.
     async fn drain(&mut self) {
-        let Some(mut response) = self.response.take() else { return };
+        let Some(mut reply) = self.reply.take() else { return };
         let mut left = LARGEST_DRAIN;
         let rest = async {
-            while let Ok(Some(chunk)) = response.chunk().await {
+            while let Ok(Some(chunk)) = reply.chunk().await {
                 left = left.saturating_sub(chunk.len());
                 if left == 0 {
                     break;
@@ -279,9 +279,9 @@ impl Answer {
     }
 }
 
-async fn receive(response: Option<&mut Response>) -> Result<Option<Bytes>, hyper::Error> {
-    match response {
-        Some(response) => response.chunk().await,
+async fn receive(reply: Option<&mut Body>) -> Result<Option<Bytes>, hyper::Error> {
+    match reply {
+        Some(reply) => reply.chunk().await,
         None => pending().await,
     }
 }

@@ -5,7 +5,6 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{RSA_PKCS1_SHA256, RsaKeyPair};
-use http_body_util::Full;
 use hyper::Method;
 use hyper::header::{ACCEPT, CONTENT_TYPE, HeaderValue};
 use nearfield_api::{Error, ErrorKind};
@@ -15,7 +14,7 @@ use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout};
 
 use crate::base_url::BaseUrl;
-use crate::client::Client;
+use crate::client::{Client, RequestBody};
 use crate::encoding::{base64_decode, base64_url};
 use crate::{ProviderError, Secret};
 
@@ -138,15 +137,15 @@ impl TokenSource {
                     .method(Method::POST)
                     .uri(token_url.join("")?)
                     .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
-                    .body(format!("grant_type={GRANT}&assertion={assertion}").into());
+                    .body(Box::new(format!("grant_type={GRANT}&assertion={assertion}").into()));
                 (client, request)
             }
             Origin::MetadataServer { url, client } => {
-                (&**client, request.uri(url).header(FLAVOR, "Google").body(Full::default()))
+                (&**client, request.uri(url).header(FLAVOR, "Google").body(RequestBody::default()))
             }
         };
         let request = request.map_err(|_| failed("has no address that can be asked"))?;
-        let sent = client.send(request).await;
+        let sent = client.send(Box::new(request)).await;
         let mut response = sent.map_err(|_| failed("cannot be reached"))?;
         if !response.status().is_success() {
             return Err(failed(&format!("refused with HTTP {}", response.status().as_u16())));

@@ -149,12 +149,12 @@ mod tests {
             session_token: token.map(Secret::new),
             region: region.to_owned(),
         };
-        let mut request = hyper::Request::builder()
+        let request = hyper::Request::builder()
             .method(Method::POST)
             .uri(url)
             .header(CONTENT_TYPE, "application/json")
-            .body(body.into())
-            .unwrap();
+            .body(Box::new(body.into()));
+        let mut request = Box::new(request.unwrap());
         signer
             .sign(&mut request, body.as_bytes(), SystemTime::UNIX_EPOCH + Duration::from_mins(29_926_110))
             .unwrap();

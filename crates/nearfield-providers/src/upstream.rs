@@ -111,9 +111,10 @@ impl Upstream {
 
     /// Sends a request, once more when no connection comes about, and returns a reply with status 200.
     async fn send(&self, request: Builder, body: Bytes, wait: Duration) -> Result<Response, Error> {
-        let mut request = request.body(Full::new(body.clone())).map_err(|_| {
+        let request = request.body(Box::new(Full::new(body.clone()))).map_err(|_| {
             self.error(Error::new(ErrorKind::Internal, "The backend's request cannot be written as one."))
         })?;
+        let mut request = Box::new(request);
         self.auth.put(&mut request, &body, &self.client).await.map_err(|error| self.error(error))?;
         #[cfg(feature = "sabotage")]
         crate::sabotage::keep_headers(&mut request);

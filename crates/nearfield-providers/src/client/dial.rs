@@ -5,12 +5,12 @@ use std::io;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use http::uri::Scheme;
 use hyper::Uri;
 use hyper::header::HeaderValue;
-use hyper::rt::{Read, ReadBufCursor, Write};
+use hyper::rt::{Read, ReadBuf, ReadBufCursor, Write};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::connect::proxy::Tunnel;
 use hyper_util::client::legacy::connect::{Connected, Connection as Connect, HttpConnector};
@@ -132,13 +132,13 @@ impl Proxy {
         let mut way = self.way.clone();
         if address.scheme() != Some(&Scheme::HTTPS) {
             let stream = way.call(self.address.clone()).await?;
-            return Ok(Wire { stream: Box::new(stream), proxied: true });
+            return Ok(Wire::new(stream, true));
         }
         let mut tunnel = Tunnel::new(self.address.clone(), way);
         if let Some(value) = &self.authorization {
             tunnel = tunnel.with_auth(value.clone());
         }
-        Ok(Wire { stream: Box::new(tunnel.call(address).await?), proxied: false })
+        Ok(Wire::new(tunnel.call(address).await?, false))
     }
 }
 
@@ -158,7 +158,7 @@ impl Service<Uri> for Dial {
         match self {
             Self::Direct(connector) => {
                 let connecting = connector.call(address);
-                Box::pin(async move { Ok(Wire { stream: Box::new(connecting.await?), proxied: false }) })
+                Box::pin(async move { Ok(Wire::new(connecting.await?, false)) })
             }
             Self::Proxy(proxy) => {
                 let proxy = Arc::clone(proxy);
@@ -175,7 +175,7 @@ impl Service<Uri> for Dial {
 #[cfg(unix)]
 async fn socket(path: &std::path::Path) -> Result<Wire, BoxError> {
     let stream = tokio::net::UnixStream::connect(path).await?;
-    Ok(Wire { stream: Box::new(hyper_util::rt::TokioIo::new(stream)), proxied: false })
+    Ok(Wire::new(hyper_util::rt::TokioIo::new(stream), false))
 }
 
 #[cfg(not(unix))]
@@ -192,9 +192,29 @@ pub(crate) struct Wire {
     stream: Box<dyn Stream>,
     /// Whether a proxy reads what is asked.
     proxied: bool,
+    /// Whether the other end has not yet taken all that it was last offered.
+    owes: bool,
 }
 
 impl Wire {
+    fn new(stream: impl Stream + 'static, proxied: bool) -> Self {
+        Self { stream: Box::new(stream), proxied, owes: false }
+    }
+
+    /// Whether the other end is there, has taken all and says nothing, as it should between two requests.
+    pub(super) fn is_quiet(&mut self) -> bool {
+        let mut byte = [0];
+        let mut buffer = ReadBuf::new(&mut byte);
+        let read =
+            Pin::new(&mut *self.stream).poll_read(&mut Context::from_waker(Waker::noop()), buffer.unfilled());
+        !self.owes && read.is_pending()
+    }
+
+    fn offered(&mut self, length: usize, taken: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        self.owes = !matches!(taken, Poll::Ready(Ok(taken)) if taken >= length);
+        taken
+    }
+
     /// Whether a proxy reads what is asked.
     pub(super) const fn is_proxied(&self) -> bool {
         self.proxied
@@ -223,7 +243,8 @@ impl Write for Wire {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut *self.stream).poll_write(context, bytes)
+        let taken = Pin::new(&mut *self.stream).poll_write(context, bytes);
+        self.offered(bytes.len(), taken)
     }
 
     fn poll_write_vectored(
@@ -231,7 +252,8 @@ impl Write for Wire {
         context: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut *self.stream).poll_write_vectored(context, slices)
+        let taken = Pin::new(&mut *self.stream).poll_write_vectored(context, slices);
+        self.offered(slices.iter().map(|slice| slice.len()).sum(), taken)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -239,7 +261,10 @@ impl Write for Wire {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut *self.stream).poll_flush(context)
+        // The library flushes only what it has offered whole.
+        let flushed = Pin::new(&mut *self.stream).poll_flush(context);
+        self.owes = flushed.is_pending();
+        flushed
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -3,6 +3,7 @@
 //! The library's own client gives each connection a task. A piece of an answer then goes through two tasks, and often
 //! through two processors, which at thousands of requests a second, and for a lone one, takes as long as all else that is
 //! done with it. Without TLS there is one request at a time on a connection, so nobody but its caller needs to look at it.
+//! Between two requests only the socket is kept: the library's buffers would be most of the memory of a quiet gateway.
 
 use std::collections::HashMap;
 use std::future::poll_fn;
@@ -13,10 +14,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::uri::Authority;
-use http_body_util::Full;
 use hyper::Uri;
 use hyper::body::Incoming;
-use hyper::client::conn::http1::{self, Connection, SendRequest};
+use hyper::client::conn::http1::{self, Connection, Parts, SendRequest};
 use hyper::header::{HOST, HeaderValue};
 use tokio::runtime::{self, Handle};
 use tokio::time::{Instant, sleep};
@@ -25,22 +25,28 @@ use tower_service::Service as _;
 use super::bell::Bell;
 use super::connector::in_time;
 use super::dial::{Dial, Wire};
-use super::{LONGEST_IDLE_CONNECTION, Request, SendError, poll_chunk};
+use super::{LONGEST_IDLE_CONNECTION, Request, RequestBody, SendError, poll_chunk};
 
-/// One connection.
+/// One connection with its request under way.
 struct Line {
-    sender: SendRequest<Full<Bytes>>,
+    sender: SendRequest<RequestBody>,
     connection: Moving,
     bell: Arc<Bell>,
     /// Rings it.
     waker: Waker,
-    /// Whether a proxy reads what is asked.
-    proxied: bool,
     /// The runtime that it was opened in, which hears what comes over it.
     home: Handle,
 }
 
 impl Line {
+    async fn begin(Resting { wire, home }: Resting) -> Result<Self, SendError> {
+        let made = http1::handshake(wire).await;
+        let (sender, connection) = made.map_err(|error| SendError::Unconnected(error.into()))?;
+        let bell = Arc::<Bell>::default();
+        let waker = Waker::from(Arc::clone(&bell));
+        Ok(Self { sender, connection: Some(Box::new(connection)), bell, waker, home })
+    }
+
     /// Polls what waits for the connection, and the connection with it.
     fn poll<T>(
         &mut self,
@@ -54,15 +60,18 @@ impl Line {
         })
     }
 
-    /// Whether it can be asked, after a look at what came while nobody waited.
-    fn is_ready(&mut self) -> bool {
+    /// What is left after a request; `None` if the connection cannot serve another one.
+    fn rest(mut self) -> Option<Resting> {
         advance(&mut self.connection, &mut Context::from_waker(Waker::noop()));
-        self.connection.is_some() && self.sender.is_ready()
+        let connection = self.connection.filter(|_| self.sender.is_ready())?;
+        let Parts { io, read_buf, .. } = connection.into_parts();
+        let mut resting = Resting { wire: io, home: self.home };
+        (read_buf.is_empty() && resting.wire.is_quiet()).then_some(resting)
     }
 }
 
 /// What moves a connection; `None` once it has ended.
-type Moving = Option<Box<Connection<Wire, Full<Bytes>>>>;
+type Moving = Option<Box<Connection<Wire, RequestBody>>>;
 
 fn advance(connection: &mut Moving, context: &mut Context<'_>) {
     let ended = connection.as_mut().is_none_or(|own| Pin::new(own).poll(context).is_ready());
@@ -70,6 +79,12 @@ fn advance(connection: &mut Moving, context: &mut Context<'_>) {
         // Why is told to the request that is under way.
         *connection = None;
     }
+}
+
+/// A connection between two requests.
+struct Resting {
+    wire: Wire,
+    home: Handle,
 }
 
 /// Makes connections, and keeps them.
@@ -84,7 +99,7 @@ pub(super) struct Lines {
 #[derive(Default)]
 struct Idle(Mutex<HashMap<runtime::Id, ByAuthority>>);
 
-type ByAuthority = HashMap<Authority, Vec<(Line, Instant)>>;
+type ByAuthority = HashMap<Authority, Vec<(Resting, Instant)>>;
 
 impl Lines {
     pub(super) fn new(dial: Dial, connect: Duration) -> Self {
@@ -104,12 +119,13 @@ impl Lines {
         loop {
             let used = self.idle.take(&authority);
             let again = used.is_some();
-            let mut line = match used {
-                Some(line) => line,
+            let resting = match used {
+                Some(resting) => resting,
                 None => self.open(address.clone()).await?,
             };
-            *request.uri_mut() = target(&address, line.proxied);
-            let mut answering = pin!(line.sender.try_send_request(request));
+            *request.uri_mut() = target(&address, resting.wire.is_proxied());
+            let mut line = Line::begin(resting).await?;
+            let mut answering = pin!(line.sender.try_send_request(*request));
             let answered = poll_fn(|context| line.poll(context, |inner| answering.as_mut().poll(inner)));
             match answered.await {
                 Ok(response) => {
@@ -119,23 +135,17 @@ impl Lines {
                 }
                 Err(mut error) => match error.take_message().filter(|_| again) {
                     // It was closed while it waited, before anything was sent.
-                    Some(unsent) => request = unsent,
+                    Some(unsent) => request = Box::new(unsent),
                     None => return Err(SendError::Broken(error.into_error().into())),
                 },
             }
         }
     }
 
-    async fn open(&self, address: Uri) -> Result<Line, SendError> {
+    async fn open(&self, address: Uri) -> Result<Resting, SendError> {
         let connecting = self.dial.clone().call(address);
         let wire = in_time(self.connect, connecting).await.map_err(SendError::Unconnected)?;
-        let proxied = wire.is_proxied();
-        let made = http1::handshake(wire).await;
-        let (sender, connection) = made.map_err(|error| SendError::Unconnected(error.into()))?;
-        let bell = Arc::<Bell>::default();
-        let waker = Waker::from(Arc::clone(&bell));
-        let connection = Some(Box::new(connection));
-        Ok(Line { sender, connection, bell, waker, proxied, home: Handle::current() })
+        Ok(Resting { wire, home: Handle::current() })
     }
 }
 
@@ -145,25 +155,25 @@ impl Idle {
     }
 
     /// The connection that was used last: those used before may be closed first.
-    fn take(&self, authority: &Authority) -> Option<Line> {
+    fn take(&self, authority: &Authority) -> Option<Resting> {
         let runtime = Handle::try_current().ok()?.id();
         loop {
-            let (mut line, since) = self.all().get_mut(&runtime)?.get_mut(authority)?.pop()?;
-            if since.elapsed() < LONGEST_IDLE_CONNECTION && line.is_ready() {
-                return Some(line);
+            let (mut resting, since) = self.all().get_mut(&runtime)?.get_mut(authority)?.pop()?;
+            if since.elapsed() < LONGEST_IDLE_CONNECTION && resting.wire.is_quiet() {
+                return Some(resting);
             }
         }
     }
 
     /// Keeps a connection for another request.
-    fn put(self: &Arc<Self>, authority: Authority, line: Line) {
-        let runtime = line.home.id();
+    fn put(self: &Arc<Self>, authority: Authority, resting: Resting) {
+        let runtime = resting.home.id();
         let mut all = self.all();
         let own = all.entry(runtime).or_default();
         if own.is_empty() {
-            line.home.spawn(close_idle(Arc::downgrade(self), runtime));
+            resting.home.spawn(close_idle(Arc::downgrade(self), runtime));
         }
-        own.entry(authority).or_default().push((line, Instant::now()));
+        own.entry(authority).or_default().push((resting, Instant::now()));
     }
 }
 
@@ -174,9 +184,9 @@ async fn close_idle(idle: Weak<Idle>, runtime: runtime::Id) {
         let Some(idle) = idle.upgrade() else { return };
         let mut all = idle.all();
         let Some(own) = all.get_mut(&runtime) else { return };
-        own.retain(|_, lines| {
-            lines.retain_mut(|(line, since)| since.elapsed() < LONGEST_IDLE_CONNECTION && line.is_ready());
-            !lines.is_empty()
+        own.retain(|_, all| {
+            all.retain_mut(|(own, since)| since.elapsed() < LONGEST_IDLE_CONNECTION && own.wire.is_quiet());
+            !all.is_empty()
         });
         if own.is_empty() {
             all.remove(&runtime);
@@ -193,7 +203,7 @@ fn target(address: &Uri, whole: bool) -> Uri {
 
 /// The body of a reply. When it is dropped and its end is there, read or not, its connection serves another request; else
 /// the connection is closed.
-pub(super) struct LineBody {
+pub(crate) struct LineBody {
     /// `None` only while it is dropped.
     body: Option<Incoming>,
     line: Option<Line>,
@@ -216,10 +226,8 @@ impl Drop for LineBody {
     fn drop(&mut self) {
         // Without it the connection reads the rest that is there, and ends where there is more to come.
         self.body = None;
-        if let Some(mut line) = self.line.take()
-            && line.is_ready()
-        {
-            self.idle.put(self.authority.clone(), line);
+        if let Some(resting) = self.line.take().and_then(Line::rest) {
+            self.idle.put(self.authority.clone(), resting);
         }
     }
 }

@@ -37,8 +37,10 @@ const PING_TIMEOUT: Duration = Duration::from_secs(20);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const NAME: HeaderValue = HeaderValue::from_static(concat!("nearfield/", env!("CARGO_PKG_VERSION")));
 
-/// A request that may be sent again.
-pub(crate) type Request = hyper::Request<Full<Bytes>>;
+/// A request that may be sent again. Boxed, since each future on its way would have room for it.
+pub(crate) type Request = Box<hyper::Request<RequestBody>>;
+/// Boxed since the library keeps room for 32 requests on each connection.
+pub(crate) type RequestBody = Box<Full<Bytes>>;
 
 /// A reply, of which the head is there.
 pub(crate) struct Response {
@@ -46,7 +48,8 @@ pub(crate) struct Response {
     body: Body,
 }
 
-enum Body {
+/// What comes after a reply's head.
+pub(crate) enum Body {
     Line(Box<LineBody>),
     Shared(Incoming),
 }
@@ -70,7 +73,7 @@ impl From<legacy::Error> for SendError {
 /// used, and this machine is never reached through one.
 pub(crate) struct Client {
     /// With TLS, where several requests may share a connection.
-    shared: legacy::Client<Connector, Full<Bytes>>,
+    shared: legacy::Client<Connector, RequestBody>,
     /// Without.
     lines: Lines,
     /// Goes with requests that a proxy sees.
@@ -126,7 +129,7 @@ impl Client {
             let (head, body) = self.lines.send(request).await?;
             return Ok(Response { head, body: Body::Line(Box::new(body)) });
         }
-        let (head, body) = self.shared.request(request).await?.into_parts();
+        let (head, body) = self.shared.request(*request).await?.into_parts();
         Ok(Response { head, body: Body::Shared(body) })
     }
 }
@@ -140,11 +143,23 @@ impl Response {
         &self.head.headers
     }
 
+    /// The body alone. The head keeps what the connection has read, which then must read into new memory.
+    pub(crate) fn into_body(self) -> Body {
+        self.body
+    }
+
     /// The next bytes of the body; `None` at its end.
     pub(crate) async fn chunk(&mut self) -> Result<Option<Bytes>, hyper::Error> {
-        poll_fn(|context| match &mut self.body {
-            Body::Line(body) => body.poll_chunk(context),
-            Body::Shared(body) => poll_chunk(body, context),
+        self.body.chunk().await
+    }
+}
+
+impl Body {
+    /// The next bytes; `None` at the end.
+    pub(crate) async fn chunk(&mut self) -> Result<Option<Bytes>, hyper::Error> {
+        poll_fn(|context| match self {
+            Self::Line(body) => body.poll_chunk(context),
+            Self::Shared(body) => poll_chunk(body, context),
         })
         .await
     }

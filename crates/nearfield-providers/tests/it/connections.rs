@@ -8,7 +8,7 @@ use nearfield_api::{Backend as _, Event};
 use nearfield_providers::{OpenAiCompatible, OpenAiCompatibleOptions};
 use nearfield_testkit::cloud_server::{CloudServer, Script, delta, finish};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 
 use crate::support::{ask, backend, drain, request, text};
 
@@ -95,16 +95,9 @@ async fn a_connection_that_was_closed_while_it_waited_is_not_used() {
     let (closed, mut was_closed) = tokio::sync::mpsc::unbounded_channel();
     tokio::spawn(async move {
         while let Ok((mut stream, _)) = listener.accept().await {
-            let mut head = Vec::new();
-            while !head.ends_with(b"\r\n\r\n") {
-                head.push(stream.read_u8().await.unwrap());
-            }
-            let head = String::from_utf8(head).unwrap();
-            let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")).unwrap();
-            stream.read_exact(&mut vec![0; length.parse().unwrap()]).await.unwrap();
-            let body = r#"{"choices":[{"message":{"content":"a"},"finish_reason":"stop"}]}"#;
-            let head = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length:";
-            stream.write_all(format!("{head} {}\r\n\r\n{body}", body.len()).as_bytes()).await.unwrap();
+            let length = head(&mut stream).await;
+            stream.read_exact(&mut vec![0; length]).await.unwrap();
+            stream.write_all(&reply()).await.unwrap();
             stream.shutdown().await.unwrap();
             drop(stream);
             closed.send(()).unwrap();
@@ -115,4 +108,51 @@ async fn a_connection_that_was_closed_while_it_waited_is_not_used() {
         was_closed.recv().await.unwrap();
     }
     assert!(was_closed.is_empty());
+}
+
+/// Servers that answer before they have read all, or say more than was asked: what is sent next would be read as
+/// something else, and what they said as the answer to it.
+#[tokio::test]
+async fn a_connection_that_is_not_where_the_next_request_begins_is_not_used_again() {
+    for (length, more) in [(32 << 20, ""), (1, "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")] {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let options =
+            OpenAiCompatibleOptions::new("cloud", format!("http://{}/v1", listener.local_addr().unwrap()));
+        let backend = OpenAiCompatible::new(options).unwrap();
+        let serving = tokio::spawn(async move {
+            let mut open = Vec::new();
+            for _ in 0..2 {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let length = head(&mut stream).await;
+                if length < 1 << 20 {
+                    stream.read_exact(&mut vec![0; length]).await.unwrap();
+                }
+                stream.write_all(&[&reply(), more.as_bytes()].concat()).await.unwrap();
+                open.push(stream);
+            }
+            open
+        });
+        let mut large = request();
+        large.model = "m".repeat(length);
+        assert_eq!(text(&ask(&backend, large).await), "a");
+        assert_eq!(text(&ask(&backend, request()).await), "a");
+        assert_eq!(serving.await.unwrap().len(), 2);
+    }
+}
+
+/// Reads the head of a request; returns how long its body is.
+async fn head(stream: &mut TcpStream) -> usize {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(stream.read_u8().await.unwrap());
+    }
+    let head = String::from_utf8(head).unwrap();
+    let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")).unwrap();
+    length.parse().unwrap()
+}
+
+fn reply() -> Vec<u8> {
+    let body = r#"{"choices":[{"message":{"content":"a"},"finish_reason":"stop"}]}"#;
+    let head = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length:";
+    format!("{head} {}\r\n\r\n{body}", body.len()).into_bytes()
 }

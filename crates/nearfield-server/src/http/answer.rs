@@ -97,7 +97,8 @@ pub(super) async fn generate(
     let reply = if streamed {
         Ok(stream(service, running, StreamEncoder::new(head, options)))
     } else {
-        collect(service.limits.answer_bytes, running, ReplyCollector::new(head)).await
+        // Boxed, so that no request takes room for it until it is answered.
+        Box::pin(collect(service.limits.answer_bytes, running, ReplyCollector::new(head))).await
     };
     let mut response = reply.unwrap_or_else(|error| error_response(&error));
     response.headers_mut().extend(headers);

@@ -3,24 +3,24 @@
 use std::convert::Infallible;
 use std::future::Future;
 use std::net::SocketAddr;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use hyper::body::Incoming;
 use hyper::header::{self, HeaderValue};
+use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode, Version};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::conn::auto::Builder;
 use nearfield_api::{Error, ErrorKind};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_rustls::TlsAcceptor;
 
-use super::activity::{Activity, HoldingBody};
+use super::activity::{Activity, Busy, HoldingBody};
 use super::framing::{HeadProblem, HeadWatch, Verdict};
 use super::io::WatchedStream;
 use super::record::{RecordedBody, unrecorded};
@@ -38,6 +38,11 @@ const DRAIN_IDLE: Duration = Duration::from_millis(500);
 /// Interval of HTTP/2 pings, and the wait for their answer.
 const PING: Duration = Duration::from_secs(20);
 
+/// What HTTP/2 begins with, and no request of HTTP/1 does.
+const HTTP2: [u8; 4] = *b"PRI ";
+/// Until a beginning that came in pieces is looked at again.
+const PEEK_PAUSE: Duration = Duration::from_millis(5);
+
 /// What all connections share.
 pub(super) struct ConnectionContext {
     pub(super) service: Service,
@@ -51,12 +56,57 @@ pub(super) async fn serve_connection(stream: TcpStream, context: Arc<ConnectionC
     let Ok(local) = stream.local_addr() else { return };
     // Tokens are small and urgent.
     let _ = stream.set_nodelay(true);
-    let Some(acceptor) = &context.tls else {
-        return serve_stream(stream, local, &context).await;
-    };
+    let activity = Activity::new();
+    // What few connections need is boxed, so that the many take no room for it.
+    match &context.tls {
+        Some(acceptor) => Box::pin(serve_tls(stream, acceptor, local, activity, &context)).await,
+        None => tokio::select! {
+            http2 = timeout(context.limits.header_read, is_http2(&stream)) => match http2 {
+                Ok(true) => Box::pin(serve_http2(stream, local, activity, &context)).await,
+                Ok(false) => serve_http1(stream, local, activity, &context).await,
+                Err(_) => tracing::debug!("closing a connection that asks nothing"),
+            },
+            // What comes now can still be answered.
+            () = context.shutdown.draining() => serve_http1(stream, local, activity, &context).await,
+        },
+    }
+}
+
+/// Whether a client begins with HTTP/2, without TLS and unasked. No byte is taken from the stream.
+async fn is_http2(stream: &TcpStream) -> bool {
+    let mut start = [0; HTTP2.len()];
+    loop {
+        match stream.peek(&mut start).await {
+            // Whoever reads next meets the same end.
+            Ok(0) | Err(_) => return false,
+            Ok(read) => match begins_http2(start.get(..read).unwrap_or_default()) {
+                Some(begins) => return begins,
+                None => sleep(PEEK_PAUSE).await,
+            },
+        }
+    }
+}
+
+/// `None` while more bytes are needed to tell.
+fn begins_http2(bytes: &[u8]) -> Option<bool> {
+    let common = bytes.len().min(HTTP2.len());
+    let begins = bytes.get(..common) == HTTP2.get(..common);
+    (!begins || common == HTTP2.len()).then_some(begins)
+}
+
+async fn serve_tls(
+    stream: TcpStream,
+    acceptor: &TlsAcceptor,
+    local: SocketAddr,
+    activity: Activity,
+    context: &ConnectionContext,
+) {
     tokio::select! {
         accepted = timeout(context.limits.header_read, acceptor.accept(stream)) => match accepted {
-            Ok(Ok(stream)) => serve_stream(stream, local, &context).await,
+            Ok(Ok(stream)) if stream.get_ref().1.alpn_protocol() == Some(b"h2") => {
+                serve_http2(stream, local, activity, context).await;
+            }
+            Ok(Ok(stream)) => serve_http1(stream, local, activity, context).await,
             Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
             Err(_) => tracing::debug!("a TLS handshake took too long"),
         },
@@ -64,53 +114,99 @@ pub(super) async fn serve_connection(stream: TcpStream, context: Arc<ConnectionC
     }
 }
 
-async fn serve_stream<S>(stream: S, local: SocketAddr, context: &ConnectionContext)
+async fn serve_http1<S>(stream: S, local: SocketAddr, activity: Activity, context: &ConnectionContext)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let limits = &context.limits;
-    let verdict = Verdict::default();
-    let watch = HeadWatch::new(limits.header_bytes, limits.headers, verdict.clone());
-    let io = TokioIo::new(WatchedStream::new(stream, watch, limits.write_stall));
-    let activity = Activity::new();
-    let heads = AtomicU64::new(0);
-    let service = service_fn(|request: Request<Incoming>| {
-        let number = heads.fetch_add(1, Ordering::Relaxed);
-        let refusal = if request.version() < Version::HTTP_2 { verdict.refusal(number) } else { None };
-        let service = Arc::clone(&context.service);
-        let busy = activity.enter();
+    let served = Served::new(local, activity, context);
+    let io = served.watch(stream);
+    let connection =
+        http1(&context.limits).serve_connection(io, service_fn(|request| served.answer(request)));
+    served.attend(connection, |connection| connection.graceful_shutdown()).await;
+}
+
+async fn serve_http2<S>(stream: S, local: SocketAddr, activity: Activity, context: &ConnectionContext)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let served = Served::new(local, activity, context);
+    let io = served.watch(stream);
+    let builder = http2(&context.limits, &context.shutdown);
+    let connection = builder.serve_connection(io, service_fn(|request| served.answer(request)));
+    served.attend(connection, |connection| connection.graceful_shutdown()).await;
+}
+
+/// A connection that is served.
+struct Served<'a> {
+    local: SocketAddr,
+    activity: Activity,
+    /// Requests whose heads were read.
+    heads: AtomicU64,
+    verdict: Verdict,
+    context: &'a ConnectionContext,
+}
+
+/// A request on its way to its reply.
+type Answering = Pin<Box<dyn Future<Output = Result<Response<HeldBody>, Infallible>> + Send>>;
+/// A reply's body, with which its connection is busy.
+type HeldBody = HoldingBody<RecordedBody, Busy>;
+
+impl<'a> Served<'a> {
+    fn new(local: SocketAddr, activity: Activity, context: &'a ConnectionContext) -> Self {
+        Self { local, activity, heads: AtomicU64::new(0), verdict: Verdict::default(), context }
+    }
+
+    fn watch<S>(&self, stream: S) -> TokioIo<WatchedStream<S>> {
+        let limits = &self.context.limits;
+        let watch = HeadWatch::new(limits.header_bytes, limits.headers, self.verdict.clone());
+        TokioIo::new(WatchedStream::new(stream, watch, limits.write_stall))
+    }
+
+    fn answer(&self, request: Request<Incoming>) -> Answering {
+        let number = self.heads.fetch_add(1, Ordering::Relaxed);
+        let refusal = if request.version() < Version::HTTP_2 { self.verdict.refusal(number) } else { None };
+        let (service, local) = (Arc::clone(&self.context.service), self.local);
+        let busy = self.activity.enter();
         // Boxed, so that a connection that asks nothing takes no room for it.
         Box::pin(async move {
             let response = answer(request, local, refusal, service).await;
-            Ok::<_, Infallible>(response.map(|body| HoldingBody::new(body, busy, |_| {})))
+            Ok(response.map(|body| HoldingBody::new(body, busy, |_| {})))
         })
-    });
-    let builder = builder(limits, &context.shutdown);
-    let mut connection = pin!(builder.serve_connection(io, service));
-    let mut draining = false;
-    loop {
-        let (idle, patience) = match activity.idle_since() {
-            _ if draining => (activity.idle_since(), DRAIN_IDLE),
-            idle if heads.load(Ordering::Relaxed) == 0 => (idle, limits.header_read),
-            idle => (idle, limits.idle),
-        };
-        // While a request runs there is nothing to wait for but its end; look again later.
-        let wake = idle.unwrap_or_else(Instant::now) + patience;
-        tokio::select! {
-            ended = connection.as_mut() => {
-                if let Err(error) = ended {
-                    tracing::debug!(%error, "a connection ended early");
-                }
-                return;
-            }
-            () = context.shutdown.draining(), if !draining => {
-                draining = true;
-                connection.as_mut().graceful_shutdown();
-            }
-            () = sleep_until(wake) => {
-                if activity.idle_since().is_some_and(|since| since.elapsed() >= patience) {
-                    tracing::debug!("closing a connection that asks nothing");
+    }
+
+    /// Moves a connection along to its end; `stop` tells it to take no more requests.
+    async fn attend<C>(&self, connection: C, stop: fn(Pin<&mut C>))
+    where
+        C: Future<Output = hyper::Result<()>>,
+    {
+        let (limits, shutdown) = (&self.context.limits, &self.context.shutdown);
+        let mut connection = pin!(connection);
+        let mut draining = false;
+        loop {
+            let idle = self.activity.idle_since();
+            let patience = match idle {
+                _ if draining => DRAIN_IDLE,
+                _ if self.heads.load(Ordering::Relaxed) == 0 => limits.header_read,
+                _ => limits.idle,
+            };
+            // While a request runs there is nothing to wait for but its end; look again later.
+            let wake = idle.unwrap_or_else(Instant::now) + patience;
+            tokio::select! {
+                ended = connection.as_mut() => {
+                    if let Err(error) = ended {
+                        tracing::debug!(%error, "a connection ended early");
+                    }
                     return;
+                }
+                () = shutdown.draining(), if !draining => {
+                    draining = true;
+                    stop(connection.as_mut());
+                }
+                () = sleep_until(wake) => {
+                    if self.activity.idle_since().is_some_and(|since| since.elapsed() >= patience) {
+                        tracing::debug!("closing a connection that asks nothing");
+                        return;
+                    }
                 }
             }
         }
@@ -118,19 +214,22 @@ where
 }
 
 /// The HTTP library with our limits.
-fn builder(limits: &Limits, shutdown: &Shutdown) -> Builder<Executor> {
-    let mut builder = Builder::new(Executor(shutdown.clone()));
+fn http1(limits: &Limits) -> http1::Builder {
+    let mut builder = http1::Builder::new();
     builder
-        .http1()
         .timer(TokioTimer::new())
         .header_read_timeout(limits.header_read)
         .max_buf_size(limits.header_bytes.max(LEAST_BUFFER));
     // The watch refuses what passes our own limit, and to set one here costs every request.
     if limits.headers > USUAL_HEADERS {
-        builder.http1().max_headers(limits.headers);
+        builder.max_headers(limits.headers);
     }
     builder
-        .http2()
+}
+
+fn http2(limits: &Limits, shutdown: &Shutdown) -> http2::Builder<Executor> {
+    let mut builder = http2::Builder::new(Executor(shutdown.clone()));
+    builder
         .timer(TokioTimer::new())
         .max_concurrent_streams(limits.http2_streams)
         .max_header_list_size(u32::try_from(limits.header_bytes).unwrap_or(u32::MAX))
@@ -223,4 +322,26 @@ pub(super) async fn refuse_connection(mut stream: TcpStream) {
         std::io::Result::Ok(())
     };
     let _ = timeout(Duration::from_secs(1), polite).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn http2_is_told_by_its_first_bytes() {
+        for (bytes, expected) in [
+            ("", None),
+            ("P", None),
+            ("PRI", None),
+            ("PRI ", Some(true)),
+            ("PRI * HTTP/2.0\r\n", Some(true)),
+            ("G", Some(false)),
+            ("PO", Some(false)),
+            ("PRINT / HTTP/1.1\r\n", Some(false)),
+            ("\r\nGET", Some(false)),
+        ] {
+            assert_eq!(begins_http2(bytes.as_bytes()), expected, "{bytes:?}");
+        }
+    }
 }

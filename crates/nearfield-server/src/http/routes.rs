@@ -38,19 +38,19 @@ const BACKENDS: HeaderName = HeaderName::from_static("x-nearfield-backends");
 type Parse = fn(&[u8], &Limits) -> Result<(Request, StreamOptions), Error>;
 
 /// What a path leads to.
-enum Route<'a> {
+enum Route {
     ChatCompletions,
     Completions,
     Models,
     /// One model, by its name as the path has it.
-    Model(&'a str),
+    Model(String),
     Health,
     Metrics,
     Unknown,
 }
 
-impl<'a> Route<'a> {
-    fn of(path: &'a str) -> Self {
+impl Route {
+    fn of(path: &str) -> Self {
         match path {
             "/v1/chat/completions" => Self::ChatCompletions,
             "/v1/completions" => Self::Completions,
@@ -58,7 +58,7 @@ impl<'a> Route<'a> {
             "/health" => Self::Health,
             "/metrics" => Self::Metrics,
             _ => match path.strip_prefix("/v1/models/") {
-                Some(id) if !id.is_empty() => Self::Model(id),
+                Some(id) if !id.is_empty() => Self::Model(id.to_owned()),
                 _ => Self::Unknown,
             },
         }
@@ -104,11 +104,15 @@ pub(super) async fn handle(
         return open.reply(refusal);
     }
     let origin = CrossOrigin::of(service, request.headers());
-    let mut reply = match origin.preflight(&request) {
+    let preflight = origin.preflight(&request);
+    // All else that was read with them can go.
+    let http::request::Parts { method, headers, .. } = request.into_parts().0;
+    let asks_head = method == Method::HEAD;
+    let mut reply = match preflight {
         Some(reply) => reply,
-        None => routed(service, open.record(), &route, &request, body).await,
+        None => routed(service, open.record(), &route, method, headers, body).await,
     };
-    if request.method() == Method::HEAD {
+    if asks_head {
         reply = headers_only(reply);
     }
     origin.put(&mut reply);
@@ -118,20 +122,20 @@ pub(super) async fn handle(
 async fn routed(
     service: &Service,
     record: &Arc<Record>,
-    route: &Route<'_>,
-    request: &hyper::Request<()>,
+    route: &Route,
+    method: Method,
+    headers: HeaderMap,
     body: Incoming,
 ) -> Reply {
-    let headers = request.headers();
     if matches!(route, Route::Health) {
-        return if route.takes(request.method()) { health(service) } else { not_allowed(request, route) };
+        return if route.takes(&method) { health(service) } else { not_allowed(&method, route) };
     }
-    let key = match authenticate(service, headers) {
+    let key = match authenticate(service, &headers) {
         Ok(key) => key,
         Err(error) => return error_response(&error),
     };
-    if !route.takes(request.method()) {
-        return not_allowed(request, route);
+    if !route.takes(&method) {
+        return not_allowed(&method, route);
     }
     match route {
         Route::ChatCompletions => answer(service, record, key, headers, body, parse_chat_request).await,
@@ -156,19 +160,21 @@ async fn answer(
     service: &Service,
     record: &Arc<Record>,
     key: KnownKey,
-    headers: &HeaderMap,
+    headers: HeaderMap,
     body: Incoming,
     parse: Parse,
 ) -> Reply {
     record.key(&key.id);
-    let body = match read_body(service, headers, body).await {
+    let body = match read_body(service, &headers, body).await {
         Ok(body) => body,
         Err(reply) => return reply,
     };
-    let caller = match caller(key, headers) {
+    let caller = match caller(key, &headers) {
         Ok(caller) => caller,
         Err(error) => return error_response(&error),
     };
+    // They keep what the connection has read, which then must read into new memory.
+    drop(headers);
     if body.bytes.len() > LARGE_BODY {
         return answer_large(service, record, caller, body, parse).await;
     }
@@ -296,8 +302,8 @@ fn not_found() -> Reply {
     error_response(&Error::new(ErrorKind::NotFound, message).with_code("unknown_url"))
 }
 
-fn not_allowed(request: &hyper::Request<()>, route: &Route<'_>) -> Reply {
-    let message = format!("{} is not allowed on this route", request.method());
+fn not_allowed(method: &Method, route: &Route) -> Reply {
+    let message = format!("{method} is not allowed on this route");
     let error = Error::new(ErrorKind::InvalidRequest, message).with_code("method_not_allowed");
     let mut reply = error_with_status(StatusCode::METHOD_NOT_ALLOWED, &error);
     reply.headers_mut().insert(header::ALLOW, HeaderValue::from_static(route.methods()));

@@ -283,7 +283,10 @@ async fn http2_streams() {
     };
     let server = setup().limits(limits).start().await;
     let mut client = server.connect().await;
-    client.write(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await;
+    // What it begins with may come in pieces.
+    client.write(b"PR").await;
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    client.write(b"I * HTTP/2.0\r\n\r\nSM\r\n\r\n").await;
     client.write(&frame(4, 0, 0, &[])).await;
     let mut announced = None;
     let mut refused = Vec::new();
