@@ -61,7 +61,7 @@ def prepare(wanted):
     TOOLS.mkdir(parents=True, exist_ok=True)
     build = ["cargo", "build", "--quiet", "--release", "--locked", "--manifest-path", HERE / "Cargo.toml"]
     subprocess.run([*build, "--target-dir", TOOLS], check=True)
-    if "nearfield as shipped" in wanted and not SHIPPED.exists():
+    if any("shipped" in name for name in wanted) and not SHIPPED.exists():
         raise SystemExit(f"{SHIPPED} is missing: cargo xtask dist")
     if "redact-gateway" in wanted and not (TOOLS / "bin/redact-gateway").exists():
         install = ["cargo", "install", "--quiet", "--locked", "--no-default-features", "--root", TOOLS]
@@ -238,18 +238,21 @@ def table(medians, memory):
 
 
 def soak(name, mock, folder, minutes):
-    """Resident memory under 256 connections and 256 streams at once, and its slope after a quarter."""
+    """Resident memory while 256 connections and 256 streams are busy, each second, and its slope after a quarter."""
     with Gateway(name, mock, folder) as gateway, concurrent.futures.ThreadPoolExecutor(2) as pool:
         begun, points = time.monotonic(), []
         while time.monotonic() - begun < minutes * 60:
-            whole, streams = pool.map(lambda kind: gateway.load(256, 10, kind), ("whole", "stream"))
-            points.append(((time.monotonic() - begun) / 60, gateway.resident()))
+            loads = [pool.submit(gateway.load, 256, 10, kind) for kind in ("whole", "stream")]
+            while concurrent.futures.wait(loads, 1).not_done:
+                points.append(((time.monotonic() - begun) / 60, gateway.resident()))
+            whole, streams = (load.result() for load in loads)
             assert whole["errors"] == streams["errors"] == 0, f"{whole['errors']} and {streams['errors']} errors"
             assert streams["lost"] == 0, f"{streams['lost']} pieces lost"
         late = points[len(points) // 4 :]
         x, y = [p[0] for p in late], [p[1] for p in late]
         slope = statistics.linear_regression(x, y).slope if len(late) > 2 else float("nan")
-        print(f"{name}, {minutes} minutes: {max(p[1] for p in points):.1f} MiB at most, {slope:.2f} MiB/min")
+        print(f"{name}, {minutes} minutes: {max(p[1] for p in points):.1f} MiB at most, {statistics.median(y):.1f} by the "
+              f"median, {gateway.resident():.1f} at the end, {slope:.2f} MiB/min")
 
 
 def train(mock, folder, binary):
@@ -273,7 +276,7 @@ def train(mock, folder, binary):
 
 
 def main():
-    everything = ["direct", "direct again", "relay", "nearfield", "nearfield as shipped", "nearfield translated",
+    everything = ["direct", "direct again", "relay", "nearfield", "nearfield as shipped", "nearfield as shipped, translated",
                   "redact-gateway", "portkey", "litellm"]
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
