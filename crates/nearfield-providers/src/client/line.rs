@@ -135,7 +135,7 @@ impl Lines {
                 }
                 Err(mut error) => match error.take_message().filter(|_| again) {
                     // It was closed while it waited, before anything was sent.
-                    Some(unsent) => request = Box::new(unsent),
+                    Some(unsent) => *request = unsent,
                     None => return Err(SendError::Broken(error.into_error().into())),
                 },
             }

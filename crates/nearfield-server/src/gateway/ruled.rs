@@ -330,6 +330,7 @@ impl Admitted {
             let survey = survey_request(&detector, &mut request);
             let verdict = self.asked.decide(&newest, &survey, backends);
             let same = verdict.treatments == self.verdict.treatments
+                && (verdict.labels, verdict.store) == (self.verdict.labels, self.verdict.store)
                 && survey.counts() == self.survey.counts()
                 && !verdict.find_names;
             if !verdict.candidates.contains(&candidate.name) || !same {

@@ -58,17 +58,17 @@ pub(super) async fn serve_connection(stream: TcpStream, context: Arc<ConnectionC
     let _ = stream.set_nodelay(true);
     let activity = Activity::new();
     // What few connections need is boxed, so that the many take no room for it.
-    match &context.tls {
-        Some(acceptor) => Box::pin(serve_tls(stream, acceptor, local, activity, &context)).await,
-        None => tokio::select! {
-            http2 = timeout(context.limits.header_read, is_http2(&stream)) => match http2 {
-                Ok(true) => Box::pin(serve_http2(stream, local, activity, &context)).await,
-                Ok(false) => serve_http1(stream, local, activity, &context).await,
-                Err(_) => tracing::debug!("closing a connection that asks nothing"),
-            },
-            // What comes now can still be answered.
-            () = context.shutdown.draining() => serve_http1(stream, local, activity, &context).await,
+    if let Some(acceptor) = &context.tls {
+        return Box::pin(serve_tls(stream, acceptor, local, activity, &context)).await;
+    }
+    tokio::select! {
+        http2 = timeout(context.limits.header_read, is_http2(&stream)) => match http2 {
+            Ok(true) => Box::pin(serve_http2(stream, local, activity, &context)).await,
+            Ok(false) => serve_http1(stream, local, activity, &context).await,
+            Err(_) => tracing::debug!("closing a connection that asks nothing"),
         },
+        // What comes now can still be answered.
+        () = context.shutdown.draining() => serve_http1(stream, local, activity, &context).await,
     }
 }
 
@@ -122,7 +122,7 @@ where
     let io = served.watch(stream);
     let connection =
         http1(&context.limits).serve_connection(io, service_fn(|request| served.answer(request)));
-    served.attend(connection, |connection| connection.graceful_shutdown()).await;
+    served.attend(connection, http1::Connection::graceful_shutdown).await;
 }
 
 async fn serve_http2<S>(stream: S, local: SocketAddr, activity: Activity, context: &ConnectionContext)
@@ -133,7 +133,7 @@ where
     let io = served.watch(stream);
     let builder = http2(&context.limits, &context.shutdown);
     let connection = builder.serve_connection(io, service_fn(|request| served.answer(request)));
-    served.attend(connection, |connection| connection.graceful_shutdown()).await;
+    served.attend(connection, http2::Connection::graceful_shutdown).await;
 }
 
 /// A connection that is served.

@@ -274,10 +274,19 @@ async fn a_class_that_a_rule_blocks_is_blocked_whoever_says_it() {
 
 #[tokio::test]
 async fn no_attempt_starts_that_the_newest_policy_denies() {
+    let local_first = MASKED.replace(r#"["far", "local"]"#, r#"["local", "far"]"#);
+    let with = |term: &str| rules(&local_first.replace(r#""mask""#, &format!(r#"{term}, "mask""#)));
+    let newest = [Rules::default(), with(r#""labels": "drop""#), with(r#""store": true"#)];
+    for newest in newest {
+        another_policy_comes(&local_first, newest).await;
+    }
+}
+
+/// A request waits for its first candidate while other rules come into force; its second must not be asked then.
+async fn another_policy_comes(local_first: &str, newest: Rules) {
     let slow =
         Script::Play(vec![wait(150), Play::Fail(Error::new(nearfield_api::ErrorKind::Overloaded, "full"))]);
-    let local_first = MASKED.replace(r#"["far", "local"]"#, r#"["local", "far"]"#);
-    let case = case(&local_first, piecewise(&["x"]), slow).await;
+    let case = case(local_first, piecewise(&["x"]), slow).await;
     let running = tokio::spawn({
         let gateway = Arc::clone(&case.gateway);
         async move { gateway.answer(&Caller::new("k"), asking("hello")).await.map(|answer| answer.backend) }
@@ -285,8 +294,8 @@ async fn no_attempt_starts_that_the_newest_policy_denies() {
     while case.local.calls() == 0 {
         tokio::time::sleep(std::time::Duration::from_millis(5)).await;
     }
-    let change = case.gateway.replace_rules(Rules::default()).unwrap();
-    assert_eq!(change.old, rules(&local_first).hash());
+    let change = case.gateway.replace_rules(newest).unwrap();
+    assert_eq!(change.old, rules(local_first).hash());
     let denied = running.await.unwrap().unwrap_err();
     assert_eq!(denied.code.as_deref(), Some("policy_changed"));
     assert_eq!(case.far.calls(), 0);

@@ -11,6 +11,7 @@ const POLICY: &str = r#"
 dpa = true
 
 [key.desk]
+subject = "the front desk"
 class = "internal"
 purpose = "support"
 
@@ -282,9 +283,10 @@ fn explain_takes_every_condition_that_rules_know() {
     assert!(unlimited.error(2).contains("the key `desk` has no `dollars_per_month`"), "{unlimited:?}");
     let said = run(&home, &config, &[&["explain", "hello", "--key", "desk"], &day[..]].concat());
     let lines: Vec<&str> = said.stdout.lines().collect();
-    assert_eq!(lines[0], "asked at: wed 14:30");
-    assert_eq!(lines[1], "class: internal (floor of the key internal, claim none, found nothing)");
-    assert_eq!(lines[3], "at night: does not apply: `hours` does not hold");
+    assert_eq!(lines[0], "key: desk of the front desk for support");
+    assert_eq!(lines[1], "asked at: wed 14:30");
+    assert_eq!(lines[2], "class: internal (floor of the key internal, claim none, found nothing)");
+    assert_eq!(lines[4], "at night: does not apply: `hours` does not hold");
     assert_eq!(*lines.last().unwrap(), "candidates: local, away");
 }
 

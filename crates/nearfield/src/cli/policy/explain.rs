@@ -238,6 +238,11 @@ impl ExplainCommand {
             Some(ConnectivityName::Offline) => Connectivity::Offline,
             _ => Connectivity::Online,
         };
+        let terms = file.rules.key_terms(&asked.key, None).cloned().unwrap_or_default();
+        let of = |what: &str, value: &Option<String>| value.as_ref().map(|value| format!(" {what} {value}"));
+        let bound =
+            [of("of", &terms.subject), of("for", &terms.purpose)].into_iter().flatten().collect::<String>();
+        let key = format!("key: {}{bound}", asked.key);
         let example = Example {
             names: asked.names(),
             key: asked.key,
@@ -269,11 +274,12 @@ impl ExplainCommand {
         if json {
             let steps: Vec<String> = steps.iter().map(ToString::to_string).collect();
             return stdout.json(&json!({
-                "candidates": candidates, "rule": rule, "class": class, "masked": masked,
+                "subject": terms.subject, "purpose": terms.purpose, "candidates": candidates, "rule": rule, "class": class, "masked": masked,
                 "retention": retention, "policy_hash": file.rules.hash(), "time": time, "day": day,
                 "dollars_left": money.map(|(left, _)| left), "steps": steps,
             }));
         }
+        stdout.line(&key)?;
         stdout.line(&format!("asked at: {} {time}", json!(day).as_str().unwrap_or_default()))?;
         if let Some((left, limit)) = money {
             stdout.line(&format!("money: ${left:.4} of ${limit:.4} a month are left"))?;
