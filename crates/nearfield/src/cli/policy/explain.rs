@@ -274,7 +274,8 @@ impl ExplainCommand {
         if json {
             let steps: Vec<String> = steps.iter().map(ToString::to_string).collect();
             return stdout.json(&json!({
-                "subject": terms.subject, "purpose": terms.purpose, "candidates": candidates, "rule": rule, "class": class, "masked": masked,
+                "subject": terms.subject, "purpose": terms.purpose,
+                "candidates": candidates, "rule": rule, "class": class, "masked": masked,
                 "retention": retention, "policy_hash": file.rules.hash(), "time": time, "day": day,
                 "dollars_left": money.map(|(left, _)| left), "steps": steps,
             }));
