@@ -2,12 +2,14 @@
 
 use std::fmt;
 
+use serde_json::Value;
+
 use crate::openai::ChunkDecoder;
 use crate::sse::SseEvent;
 use crate::{Error, ErrorKind, Event, FinishReason, Request, Usage};
 
-/// Turns the frames of one streamed answer into events. Feed it each frame, then [`AnswerDecoder::finish`] when the
-/// stream has ended. After an error it must not be used again.
+/// Turns one answer into events: its frames, or its one body. Of a stream, feed it each frame, then
+/// [`AnswerDecoder::finish`] when the stream has ended. After an error it must not be used again.
 pub trait AnswerDecoder: Send + fmt::Debug {
     /// Takes the next frame: a server-sent event, or a message of an event stream by its event type.
     ///
@@ -21,6 +23,13 @@ pub trait AnswerDecoder: Send + fmt::Debug {
     /// [`ErrorKind::Upstream`] when the answer was cut: a part must not pass for the whole.
     fn finish(&mut self, events: &mut Vec<Event>) -> Result<(), Error>;
 
+    /// Takes the body of a reply that is the whole answer, in place of frames. The events are those of a stream: started,
+    /// text, ends, done.
+    ///
+    /// # Errors
+    /// The error that the body tells, or [`ErrorKind::Upstream`] for one that is no complete answer.
+    fn whole(&mut self, body: &[u8], events: &mut Vec<Event>) -> Result<(), Error>;
+
     /// Whether the answer is complete.
     fn is_done(&self) -> bool;
 
@@ -31,8 +40,7 @@ pub trait AnswerDecoder: Send + fmt::Debug {
 impl AnswerDecoder for ChunkDecoder {
     fn push(&mut self, frame: &SseEvent, events: &mut Vec<Event>) -> Result<(), Error> {
         if frame.event.as_deref() == Some("error") && !Self::is_done(self) {
-            let said = serde_json::from_str(&frame.data)
-                .unwrap_or_else(|_| serde_json::Value::from(frame.data.as_str()));
+            let said = serde_json::from_str(&frame.data).unwrap_or_else(|_| Value::from(frame.data.as_str()));
             return Err(crate::openai::decode_stream_error(&said));
         }
         Self::push(self, &frame.data, events)
@@ -40,6 +48,10 @@ impl AnswerDecoder for ChunkDecoder {
 
     fn finish(&mut self, events: &mut Vec<Event>) -> Result<(), Error> {
         Self::finish(self, events)
+    }
+
+    fn whole(&mut self, body: &[u8], events: &mut Vec<Event>) -> Result<(), Error> {
+        Self::whole(self, body, events)
     }
 
     fn is_done(&self) -> bool {
@@ -204,6 +216,11 @@ impl Progress {
             ..Usage::default()
         }
     }
+}
+
+/// The tree of a body that is a whole answer.
+pub(crate) fn tree(body: &[u8]) -> Result<Value, Error> {
+    serde_json::from_slice(body).map_err(|_| malformed("it is not JSON"))
 }
 
 pub(crate) fn malformed(what: &str) -> Error {

@@ -84,23 +84,19 @@ impl Dialect {
     /// Reads the body of a reply with status 200 to `request`, which was sent for the model `upstream_model`.
     ///
     /// # Errors
-    /// The error that the body tells, or [`crate::ErrorKind::Upstream`] for one that is no complete answer.
+    /// Those of [`AnswerDecoder::whole`].
     pub fn decode_reply(
         self,
         body: &[u8],
         request: &Request,
         upstream_model: &str,
     ) -> Result<Vec<Event>, Error> {
-        match self {
-            Self::OpenAiChat => openai::decode_reply(body, request, upstream_model),
-            Self::OpenAiResponses => responses::decode_reply(body, request, upstream_model),
-            Self::Anthropic => anthropic::decode_reply(body, request, upstream_model),
-            Self::Gemini => gemini::decode_reply(body, request, upstream_model),
-            Self::Bedrock => bedrock::decode_reply(body, request, upstream_model),
-        }
+        let mut events = Vec::new();
+        self.decoder(request, upstream_model).whole(body, &mut events)?;
+        Ok(events)
     }
 
-    /// A decoder for the streamed answer to `request`, which was sent for the model `upstream_model`.
+    /// A decoder for the answer to `request`, which was sent for the model `upstream_model`.
     pub fn decoder(self, request: &Request, upstream_model: &str) -> Box<dyn AnswerDecoder> {
         match self {
             Self::OpenAiChat => Box::new(openai::ChunkDecoder::new(request, upstream_model)),

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use hyper::header::CONTENT_TYPE;
 use nearfield_api::bedrock::EventStreamDecoder;
 use nearfield_api::sse::{self, SseEvent};
-use nearfield_api::{AnswerDecoder, Dialect, Error, ErrorKind, Event, EventStream, Request};
+use nearfield_api::{AnswerDecoder, Error, ErrorKind, Event, EventStream};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::client::{self, Body, Response};
@@ -48,26 +48,23 @@ enum Form {
     Events(Option<sse::Decoder>),
     /// The binary framing of AWS's streams.
     Messages(Option<EventStreamDecoder>),
-    /// One body for the request, from a backend that does not stream.
-    Whole { body: Vec<u8>, request: Box<Request>, model: String, dialect: Dialect },
+    /// One body, from a backend that does not stream.
+    Whole(Vec<u8>),
 }
 
 impl Answer {
-    /// Takes the reply to `request`, which was sent at `sent` for the backend's `model`.
+    /// Takes the reply to a request for so many choices, which was sent at `sent`, with a decoder for it.
     pub(crate) fn new(
         upstream: Arc<Upstream>,
         response: Response,
-        dialect: Dialect,
-        request: Box<Request>,
-        model: String,
+        decoder: Box<dyn AnswerDecoder>,
+        choices: u32,
         sent: Instant,
     ) -> Result<Self, Error> {
-        let decoder = dialect.decoder(&request, &model);
         let (first_token, silence) =
             (sent + upstream.timeouts.first_token, Instant::now() + upstream.timeouts.idle);
-        let unfinished = request.choices;
         let form = match media_type(&response).as_deref() {
-            Some("application/json") => Form::Whole { body: Vec::new(), request, model, dialect },
+            Some("application/json") => Form::Whole(Vec::new()),
             Some("application/vnd.amazon.eventstream") => {
                 Form::Messages(Some(EventStreamDecoder::new(LARGEST_EVENT)))
             }
@@ -90,7 +87,7 @@ impl Answer {
             decoder,
             ready: VecDeque::new(),
             failure: None,
-            unfinished,
+            unfinished: choices,
             bytes: 0,
             first_token,
             silence,
@@ -102,7 +99,8 @@ impl Answer {
         while self.reply.is_some() && !self.has_token() {
             self.read().await;
         }
-        if self.has_token() {
+        // A whole answer that cannot be read to its end has given nothing.
+        if self.has_token() && !self.ready.is_empty() {
             return Ok(());
         }
         self.failure.take().map_or(Ok(()), Err)
@@ -195,7 +193,7 @@ impl Answer {
         }
         let mut events = Vec::new();
         let framed = match &mut self.form {
-            Form::Whole { body, .. } => {
+            Form::Whole(body) => {
                 body.extend_from_slice(bytes);
                 self.is_alive();
                 return Ok(());
@@ -241,9 +239,8 @@ impl Answer {
         self.reply = None;
         let mut events = Vec::new();
         let result = match &mut self.form {
-            Form::Whole { body, request, model, dialect } => {
-                let body = std::mem::take(body);
-                dialect.decode_reply(&body, request, model).map(|whole| events = whole)
+            Form::Whole(body) => {
+                self.decoder.whole(&std::mem::take(body), &mut events).inspect_err(|_| events.clear())
             }
             Form::Messages(frames) => {
                 // A message that was cut is no end; what came before it decides.

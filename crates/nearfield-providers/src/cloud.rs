@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use nearfield_api::openai::{Endpoint, MaxTokensField, UpstreamOptions, decode_models};
 use nearfield_api::{
-    Backend, Dialect, Error, ErrorKind, EventStream, Locality, ModelInfo, Prompt, Request, anthropic,
-    bedrock, gemini,
+    AnswerDecoder, Backend, Dialect, Error, ErrorKind, EventStream, Locality, ModelInfo, Prompt, Request,
+    anthropic, bedrock, gemini,
 };
 use tokio::sync::Mutex;
 use tokio::time::Instant;
@@ -223,9 +223,20 @@ impl Cloud {
     /// The same with a salt for the server's prefix cache.
     pub(crate) async fn generate_salted(
         &self,
-        mut request: Box<Request>,
+        request: Box<Request>,
         cache_salt: Option<String>,
     ) -> Result<EventStream, Error> {
+        let Written { route, body, decoder, choices } = self.write(request, cache_salt)?;
+        let sent = Instant::now();
+        let response = self.upstream.post(&route, body, self.headers()).await?;
+        let mut answer = Answer::new(Arc::clone(&self.upstream), response, decoder, choices, sent)?;
+        answer.wait_for_token().await?;
+        Ok(answer.into_stream())
+    }
+
+    /// Writes a request as it leaves. The request itself ends here: while an answer is waited for, what was written is
+    /// enough.
+    fn write(&self, mut request: Box<Request>, cache_salt: Option<String>) -> Result<Written, Error> {
         let model = self.upstream_model(&request.model)?;
         if !request.terms.labels_ready {
             self.labels.apply(&mut request.labels);
@@ -237,19 +248,24 @@ impl Cloud {
             Some(true) => Some(false),
             Some(false) => request.labels.store.filter(|store| !store),
         };
+        let route = self.route(&request, &model);
+        let decoder = self.dialect.decoder(&request, &model);
         let options = UpstreamOptions {
-            model: model.clone(),
+            model,
             stream: self.stream,
             max_tokens_field: self.max_tokens_field,
             cache_salt,
         };
         let body = self.dialect.encode_request(&request, &options)?;
-        let route = self.route(&request, &model);
-        let sent = Instant::now();
-        let response = self.upstream.post(&route, body, self.headers()).await?;
-        let upstream = Arc::clone(&self.upstream);
-        let mut answer = Answer::new(upstream, response, self.dialect, request, model, sent)?;
-        answer.wait_for_token().await?;
-        Ok(answer.into_stream())
+        Ok(Written { route, body, decoder, choices: request.choices })
     }
+}
+
+/// A request as it leaves, and what reads the answer to it.
+struct Written {
+    /// Below the base URL.
+    route: String,
+    body: String,
+    decoder: Box<dyn AnswerDecoder>,
+    choices: u32,
 }

@@ -23,8 +23,6 @@ const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const LARGEST_ERROR_BODY: usize = 64 * 1024;
 /// And for so long.
 const LONGEST_ERROR_BODY: Duration = Duration::from_secs(5);
-/// Before the one repetition of a failed connection.
-const PAUSE: Duration = Duration::from_millis(100);
 
 pub(crate) struct Upstream {
     pub(crate) name: String,
@@ -109,7 +107,7 @@ impl Upstream {
         Ok(hyper::Request::builder().method(method).uri(uri).header(ACCEPT_ENCODING, identity))
     }
 
-    /// Sends a request, once more when no connection comes about, and returns a reply with status 200.
+    /// Sends a request and returns a reply with status 200.
     async fn send(&self, request: Builder, body: Bytes, wait: Duration) -> Result<Response, Error> {
         let request = request.body(Box::new(Full::new(body.clone()))).map_err(|_| {
             self.error(Error::new(ErrorKind::Internal, "The backend's request cannot be written as one."))
@@ -118,18 +116,9 @@ impl Upstream {
         self.auth.put(&mut request, &body, &self.client).await.map_err(|error| self.error(error))?;
         #[cfg(feature = "sabotage")]
         crate::sabotage::keep_headers(&mut request);
-        let again = request.clone();
-        let sent = timeout(wait, async {
-            match self.client.send(request).await {
-                Err(error) if client::is_worth_repeating(&error) => {
-                    tracing::debug!(backend = self.name, "no connection; trying once more");
-                    tokio::time::sleep(PAUSE).await;
-                    self.client.send(again).await
-                }
-                result => result,
-            }
-        });
-        match sent.await {
+        // Else it would be kept until there is a reply.
+        drop(body);
+        match timeout(wait, self.client.send(request)).await {
             Err(_) => Err(self.error(silent(wait))),
             Ok(Err(error)) => Err(self.error(client::unanswered(&error, &self.timeouts))),
             Ok(Ok(response)) if response.status() == StatusCode::OK => Ok(response),

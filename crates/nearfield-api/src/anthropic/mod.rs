@@ -3,7 +3,7 @@
 //! | direction | functions |
 //! |---|---|
 //! | requests | [`encode_request`], [`decode_request`] |
-//! | answers | [`decode_reply`], [`StreamDecoder`] |
+//! | answers | [`StreamDecoder`] |
 //!
 //! Thinking carries signatures that must come back as they were; they travel as [`crate::Opaque`] values. Instructions
 //! are a field of their own here: system messages of other dialects are gathered there.
@@ -17,7 +17,6 @@ mod usage;
 
 pub use decode_request::decode_request;
 pub use encode_request::{DEFAULT_MAX_TOKENS, encode_request};
-pub use reply::decode_reply;
 pub use stream::StreamDecoder;
 pub(crate) use usage::decode as decode_usage;
 

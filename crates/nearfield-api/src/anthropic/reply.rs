@@ -6,16 +6,15 @@ use super::blocks::{REDACTED, SIGNATURE, opaque};
 use super::usage;
 use crate::answer::{Progress, malformed};
 use crate::openai::decode_stream_error;
-use crate::{Dialect, Error, ErrorKind, Event, FinishReason, Request};
+use crate::{Dialect, Error, ErrorKind, Event, FinishReason};
 
-/// Reads the body of a reply with status 200.
+/// Takes a message that is the whole answer.
 ///
 /// # Errors
-/// The error that the body tells, or [`ErrorKind::Upstream`] for one that is no complete answer.
-pub fn decode_reply(body: &[u8], request: &Request, upstream_model: &str) -> Result<Vec<Event>, Error> {
-    let tree: Value = serde_json::from_slice(body).map_err(|_| malformed("it is not JSON"))?;
+/// The error that it tells, or [`ErrorKind::Upstream`] for one that is no complete answer.
+pub(super) fn message(tree: &Value, progress: &mut Progress, events: &mut Vec<Event>) -> Result<(), Error> {
     if tree.get("type").and_then(Value::as_str) == Some("error") {
-        return Err(decode_stream_error(&tree));
+        return Err(decode_stream_error(tree));
     }
     let blocks =
         tree.get("content").and_then(Value::as_array).ok_or_else(|| malformed("it has no content"))?;
@@ -23,16 +22,13 @@ pub fn decode_reply(body: &[u8], request: &Request, upstream_model: &str) -> Res
         .get("stop_reason")
         .and_then(Value::as_str)
         .ok_or_else(|| malformed("it does not say why it ended"))?;
-    let mut progress = Progress::new(request, upstream_model);
-    let mut events = Vec::new();
-    progress.start(tree.get("model").and_then(Value::as_str), &mut events);
+    progress.start(tree.get("model").and_then(Value::as_str), events);
     for value in blocks {
-        block(value, &mut progress, &mut events)?;
+        block(value, progress, events)?;
     }
     progress.usage = tree.get("usage").and_then(usage::decode);
-    progress.end(0, stop_reason(reason)?, &mut events)?;
-    progress.complete(&mut events)?;
-    Ok(events)
+    progress.end(0, stop_reason(reason)?, events)?;
+    progress.complete(events)
 }
 
 fn block(block: &Value, progress: &mut Progress, events: &mut Vec<Event>) -> Result<(), Error> {

@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::blocks::{REDACTED, SIGNATURE, opaque};
 use super::{reply, usage};
-use crate::answer::{Progress, malformed};
+use crate::answer::{Progress, malformed, tree};
 use crate::openai::decode_stream_error;
 use crate::sse::SseEvent;
 use crate::{AnswerDecoder, Dialect, Error, Event, Request};
@@ -205,6 +205,10 @@ impl AnswerDecoder for StreamDecoder {
 
     fn finish(&mut self, events: &mut Vec<Event>) -> Result<(), Error> {
         self.progress.complete(events)
+    }
+
+    fn whole(&mut self, body: &[u8], events: &mut Vec<Event>) -> Result<(), Error> {
+        reply::message(&tree(body)?, &mut self.progress, events)
     }
 
     fn is_done(&self) -> bool {

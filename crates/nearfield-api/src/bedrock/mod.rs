@@ -3,7 +3,7 @@
 //! | direction | functions |
 //! |---|---|
 //! | requests | [`encode_request`], [`decode_request`], [`route`] |
-//! | answers | [`decode_reply`], [`StreamDecoder`] |
+//! | answers | [`StreamDecoder`] |
 //! | frames of streams | [`EventStreamDecoder`], [`write_message`] |
 //!
 //! Streams are not server-sent events but a binary framing with checksums. The model stands in the address.
@@ -19,7 +19,6 @@ mod usage;
 pub use decode_request::decode_request;
 pub use encode_request::encode_request;
 pub use event_stream::{EventStreamDecoder, EventStreamError, write_message};
-pub use reply::decode_reply;
 pub use stream::StreamDecoder;
 pub(crate) use usage::decode as decode_usage;
 

@@ -5,32 +5,28 @@ use serde_json::{Value, json};
 use super::blocks::{REDACTED, SIGNATURE, opaque};
 use super::usage;
 use crate::answer::{Progress, malformed};
-use crate::{Dialect, Error, ErrorKind, Event, FinishReason, Request};
+use crate::{Dialect, Error, ErrorKind, Event, FinishReason};
 
-/// Reads the body of a reply with status 200.
+/// Takes a message that is the whole answer.
 ///
 /// # Errors
 /// [`ErrorKind::Upstream`] for one that is no complete answer.
-pub fn decode_reply(body: &[u8], request: &Request, upstream_model: &str) -> Result<Vec<Event>, Error> {
-    let tree: Value = serde_json::from_slice(body).map_err(|_| malformed("it is not JSON"))?;
+pub(super) fn message(tree: &Value, progress: &mut Progress, events: &mut Vec<Event>) -> Result<(), Error> {
     let blocks = tree.pointer("/output/message/content").and_then(Value::as_array);
     let blocks = blocks.ok_or_else(|| malformed("it has no content"))?;
     let reason = tree.get("stopReason").and_then(Value::as_str);
     let reason = stop_reason(reason.ok_or_else(|| malformed("it does not say why it ended"))?)?;
-    let mut progress = Progress::new(request, upstream_model);
-    let mut events = Vec::new();
-    progress.start(None, &mut events);
+    progress.start(None, events);
     for value in blocks {
-        block(value, &mut progress, &mut events)?;
+        block(value, progress, events)?;
     }
     if let Some(trace) = tree.get("trace").filter(|trace| trace.is_object()) {
         let value = json!({"trace": trace});
-        progress.event(Event::Other { choice: 0, dialect: Dialect::Bedrock, value }, &mut events)?;
+        progress.event(Event::Other { choice: 0, dialect: Dialect::Bedrock, value }, events)?;
     }
     progress.usage = tree.get("usage").and_then(usage::decode);
-    progress.end(0, reason, &mut events)?;
-    progress.complete(&mut events)?;
-    Ok(events)
+    progress.end(0, reason, events)?;
+    progress.complete(events)
 }
 
 fn block(block: &Value, progress: &mut Progress, events: &mut Vec<Event>) -> Result<(), Error> {

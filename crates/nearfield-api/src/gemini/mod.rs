@@ -4,7 +4,7 @@
 //! | direction | functions |
 //! |---|---|
 //! | requests | [`encode_request`], [`decode_request`], [`route`] |
-//! | answers | [`decode_reply`], [`StreamDecoder`] |
+//! | answers | [`StreamDecoder`] |
 //!
 //! The model and whether to stream stand in the address, not in the body. Signatures of thoughts must come back with
 //! the part that they came with; they travel as [`crate::Opaque`] values.
@@ -21,7 +21,6 @@ mod usage;
 pub use decode_request::decode_request;
 pub use encode_request::encode_request;
 pub use models::decode_models;
-pub use reply::decode_reply;
 pub use stream::StreamDecoder;
 pub(crate) use usage::decode as decode_usage;
 

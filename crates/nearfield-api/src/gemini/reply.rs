@@ -8,19 +8,6 @@ use crate::answer::{Progress, malformed};
 use crate::openai::decode_stream_error;
 use crate::{Dialect, Error, ErrorKind, Event, FinishReason, Request, TokenAlternative, TokenLogprob};
 
-/// Reads the body of a reply with status 200.
-///
-/// # Errors
-/// The error that the body tells, or [`ErrorKind::Upstream`] for one that is no complete answer.
-pub fn decode_reply(body: &[u8], request: &Request, upstream_model: &str) -> Result<Vec<Event>, Error> {
-    let tree: Value = serde_json::from_slice(body).map_err(|_| malformed("it is not JSON"))?;
-    let mut answer = Answer::new(request, upstream_model);
-    let mut events = Vec::new();
-    answer.take(&tree, &mut events)?;
-    answer.progress.complete(&mut events)?;
-    Ok(events)
-}
-
 /// An answer while it arrives.
 #[derive(Debug)]
 pub(super) struct Answer {

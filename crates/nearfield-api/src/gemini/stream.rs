@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::reply::Answer;
-use crate::answer::malformed;
+use crate::answer::{malformed, tree};
 use crate::sse::SseEvent;
 use crate::{AnswerDecoder, Error, Event, Request};
 
@@ -30,6 +30,11 @@ impl AnswerDecoder for StreamDecoder {
     }
 
     fn finish(&mut self, events: &mut Vec<Event>) -> Result<(), Error> {
+        self.answer.progress.complete(events)
+    }
+
+    fn whole(&mut self, body: &[u8], events: &mut Vec<Event>) -> Result<(), Error> {
+        self.answer.take(&tree(body)?, events)?;
         self.answer.progress.complete(events)
     }
 

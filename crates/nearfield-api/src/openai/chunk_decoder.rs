@@ -1,4 +1,4 @@
-//! Reads an answer: chunk by chunk, or (through [`super::decode_reply`]) as a whole.
+//! Reads an answer: chunk by chunk, or as a whole.
 
 use std::borrow::Cow;
 
@@ -7,9 +7,10 @@ use serde_json::Value;
 use super::text_chunk::TextChunk;
 use super::upstream_error::decode_stream_error;
 use super::{delta, finish_reason, logprobs, usage};
+use crate::answer::{malformed, tree};
 use crate::{Error, ErrorKind, Event, FinishReason, Request, Usage};
 
-/// Turns the chunks of one stream into events.
+/// Turns the chunks of one stream, or one whole answer, into events.
 ///
 /// Feed it the data of each server-sent event, then [`ChunkDecoder::finish`] when the stream has ended. Unknown fields,
 /// missing usage and a missing `[DONE]` are forgiven. An answer that was cut is not: without a reason for the end of
@@ -93,6 +94,18 @@ impl ChunkDecoder {
     /// [`ErrorKind::Upstream`] when the answer was cut.
     pub fn finish(&mut self, events: &mut Vec<Event>) -> Result<(), Error> {
         if self.done { Ok(()) } else { self.complete(events) }
+    }
+
+    /// Takes the body of a reply that is the whole answer.
+    ///
+    /// # Errors
+    /// The error that the body tells, or [`ErrorKind::Upstream`] for one that is no complete answer.
+    pub fn whole(&mut self, body: &[u8], events: &mut Vec<Event>) -> Result<(), Error> {
+        self.take(&tree(body)?, Form::Whole, events)?;
+        for index in 0..self.choices.len() {
+            self.accept_blank_reason(index, events);
+        }
+        self.finish(events)
     }
 
     /// Whether the answer is complete.
@@ -268,8 +281,4 @@ impl ChunkDecoder {
             ..Usage::default()
         }
     }
-}
-
-pub(crate) fn malformed(what: &str) -> Error {
-    Error::new(ErrorKind::Upstream, format!("The backend's answer cannot be read: {what}."))
 }

@@ -2,8 +2,8 @@
 
 use serde_json::{Map, Value};
 
-use super::chunk_decoder::malformed;
 use super::messages::OPAQUE_DETAIL;
+use crate::answer::malformed;
 use crate::{Dialect, Error, Event, Opaque};
 
 /// The calls of one choice that have begun, by the server's own index or id.

@@ -5,7 +5,7 @@
 //! | what a client sends us | [`parse_chat_request`], [`parse_completions_request`] |
 //! | what we answer | [`ReplyCollector`], [`StreamEncoder`], [`error_body`], [`models_body`] |
 //! | what we send to a backend of this dialect | [`encode_request`] |
-//! | what such a backend answers | [`decode_reply`], [`ChunkDecoder`], [`decode_error`], [`decode_models`] |
+//! | what such a backend answers | [`ChunkDecoder`], [`decode_error`], [`decode_models`] |
 //!
 //! Towards us the reading is strict: a field that would change the answer and is not supported, and a field that is
 //! not known, are errors that name it. Towards a backend it is lenient in form (absent, null or odd optional fields)
@@ -25,7 +25,6 @@ mod logprobs;
 mod messages;
 mod models;
 mod reply;
-mod reply_decoder;
 mod retry_after;
 mod sampling;
 mod stream_encoder;
@@ -46,7 +45,6 @@ pub use error_body::error_body;
 pub use limits::Limits;
 pub use models::{ModelEntry, decode_models, model_body, models_body};
 pub use reply::{ReplyCollector, ReplyHead};
-pub use reply_decoder::decode_reply;
 pub use retry_after::parse_retry_after;
 pub use stream_encoder::StreamEncoder;
 pub use upstream_error::{decode_error, decode_stream_error};

@@ -3,7 +3,7 @@
 //! | direction | functions |
 //! |---|---|
 //! | requests | [`encode_request`], [`decode_request`] |
-//! | answers | [`decode_reply`], [`StreamDecoder`] |
+//! | answers | [`StreamDecoder`] |
 //!
 //! A conversation is a list of items here: messages, calls, their results, reasoning. Each item is a message of its own
 //! in the tree.
@@ -18,7 +18,6 @@ mod usage;
 
 pub use decode_request::decode_request;
 pub use encode_request::encode_request;
-pub use reply::decode_reply;
 pub use stream::StreamDecoder;
 pub(crate) use usage::decode as decode_usage;
 

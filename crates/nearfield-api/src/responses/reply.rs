@@ -6,27 +6,23 @@ use super::items::{ENCRYPTED, summary_text};
 use super::usage;
 use crate::answer::{Progress, malformed};
 use crate::openai::decode_stream_error;
-use crate::{Dialect, Error, ErrorKind, Event, FinishReason, Opaque, Request};
+use crate::{Dialect, Error, ErrorKind, Event, FinishReason, Opaque};
 
-/// Reads the body of a reply with status 200.
+/// Takes a response that is the whole answer.
 ///
 /// # Errors
-/// The error that the body tells, or [`ErrorKind::Upstream`] for one that is no complete answer.
-pub fn decode_reply(body: &[u8], request: &Request, upstream_model: &str) -> Result<Vec<Event>, Error> {
-    let tree: Value = serde_json::from_slice(body).map_err(|_| malformed("it is not JSON"))?;
-    let mut progress = Progress::new(request, upstream_model);
-    let mut events = Vec::new();
+/// The error that it tells, or [`ErrorKind::Upstream`] for one that is no complete answer.
+pub(super) fn response(tree: &Value, progress: &mut Progress, events: &mut Vec<Event>) -> Result<(), Error> {
     if tree.get("output").is_none_or(|output| !output.is_array()) {
         let said = tree.get("error").is_some_and(|error| !error.is_null());
-        return Err(if said { decode_stream_error(&tree) } else { malformed("it has no output") });
+        return Err(if said { decode_stream_error(tree) } else { malformed("it has no output") });
     }
-    progress.start(tree.get("model").and_then(Value::as_str), &mut events);
+    progress.start(tree.get("model").and_then(Value::as_str), events);
     for item in tree.get("output").and_then(Value::as_array).into_iter().flatten() {
-        self::item(item, &mut progress, &mut events)?;
+        self::item(item, progress, events)?;
     }
-    end(&tree, &mut progress, &mut events)?;
-    progress.complete(&mut events)?;
-    Ok(events)
+    end(tree, progress, events)?;
+    progress.complete(events)
 }
 
 fn item(item: &Value, progress: &mut Progress, events: &mut Vec<Event>) -> Result<(), Error> {

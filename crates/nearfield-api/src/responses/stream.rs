@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::Value;
 
 use super::reply;
-use crate::answer::{Progress, malformed};
+use crate::answer::{Progress, malformed, tree};
 use crate::openai::decode_stream_error;
 use crate::sse::SseEvent;
 use crate::{AnswerDecoder, Error, Event, Request};
@@ -162,6 +162,10 @@ impl AnswerDecoder for StreamDecoder {
 
     fn finish(&mut self, events: &mut Vec<Event>) -> Result<(), Error> {
         self.progress.complete(events)
+    }
+
+    fn whole(&mut self, body: &[u8], events: &mut Vec<Event>) -> Result<(), Error> {
+        reply::response(&tree(body)?, &mut self.progress, events)
     }
 
     fn is_done(&self) -> bool {

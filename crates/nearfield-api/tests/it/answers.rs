@@ -1,12 +1,12 @@
 //! What we answer, byte for byte where it matters to clients.
 
 use nearfield_api::openai::{
-    ChunkDecoder, Endpoint, Limits, ReplyCollector, ReplyHead, StreamEncoder, StreamOptions, decode_reply,
+    ChunkDecoder, Endpoint, Limits, ReplyCollector, ReplyHead, StreamEncoder, StreamOptions,
     parse_chat_request,
 };
 use nearfield_api::sse::{Decoder, SseEvent};
 use nearfield_api::{
-    Error, ErrorKind, Event, FinishReason, Prompt, Request, TokenAlternative, TokenLogprob, Usage,
+    Dialect, Error, ErrorKind, Event, FinishReason, Prompt, Request, TokenAlternative, TokenLogprob, Usage,
 };
 use proptest::prelude::*;
 use serde_json::value::to_raw_value;
@@ -314,7 +314,7 @@ proptest! {
             collector.push(event.clone()).unwrap();
         }
         let body = collector.finish(None).unwrap();
-        let read = decode_reply(body.as_bytes(), &request(endpoint, choices, false), "up").unwrap();
+        let read = Dialect::OpenAiChat.decode_reply(body.as_bytes(), &request(endpoint, choices, false), "up").unwrap();
         let text = |events: &[Event], wanted: u32| -> String {
             events.iter().filter_map(|event| match event {
                 Event::Delta { choice, text, .. } if *choice == wanted => Some(text.as_str()),

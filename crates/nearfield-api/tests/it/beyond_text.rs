@@ -2,7 +2,7 @@
 
 use nearfield_api::openai::{
     ChunkDecoder, Limits, ReplyCollector, ReplyHead, StreamEncoder, StreamOptions, UpstreamOptions,
-    decode_reply, encode_request, parse_chat_request,
+    encode_request, parse_chat_request,
 };
 use nearfield_api::sse::Decoder;
 use nearfield_api::{Dialect, Error, Event, FinishReason, Opaque, Place, Prompt, Request, Usage};
@@ -209,7 +209,7 @@ fn what_is_written_is_read_back() {
     }
     stream.finish(None, &mut bytes).unwrap();
     let body = whole.finish(None).unwrap();
-    let read = decode_reply(body.as_bytes(), &request, "m").unwrap();
+    let read = Dialect::OpenAiChat.decode_reply(body.as_bytes(), &request, "m").unwrap();
     assert_eq!(joined(&read), joined(&answer()), "{body}");
 
     let (mut frames, mut events) = (Vec::new(), Vec::new());

@@ -1,7 +1,7 @@
 //! Streams and replies of other servers, in the odd forms that are met.
 
-use nearfield_api::openai::{ChunkDecoder, decode_reply};
-use nearfield_api::{Error, ErrorKind, Event, FinishReason, Prompt, Request, Usage};
+use nearfield_api::openai::ChunkDecoder;
+use nearfield_api::{Dialect, Error, ErrorKind, Event, FinishReason, Prompt, Request, Usage};
 
 fn request(choices: u32) -> Request {
     Request {
@@ -73,7 +73,7 @@ fn usage_decides_a_missing_reason() {
     let body =
         r#"{"choices":[{"message":{"content":"ab"}}],"usage":{"prompt_tokens":5,"completion_tokens":2}}"#;
     assert_eq!(
-        decode_reply(body.as_bytes(), &request(1), "up").unwrap(),
+        Dialect::OpenAiChat.decode_reply(body.as_bytes(), &request(1), "up").unwrap(),
         expected("ab", FinishReason::Length, usage)
     );
 }
@@ -102,7 +102,7 @@ fn answers_that_were_cut_or_make_no_sense() {
     for body in
         ["", "{}", "[]", r#"{"choices":[]}"#, r#"{"choices":[{"index":0}]}"#, r#"{"id":1,"object":"x"}"#]
     {
-        let error = decode_reply(body.as_bytes(), &request(1), "up").unwrap_err();
+        let error = Dialect::OpenAiChat.decode_reply(body.as_bytes(), &request(1), "up").unwrap_err();
         assert_eq!(error.kind, ErrorKind::Upstream, "{body}");
     }
 }
@@ -134,7 +134,7 @@ fn the_second_form_of_log_probabilities_is_cut_to_what_was_asked() {
     request.logprobs = Some(1);
     let body = r#"{"choices":[{"text":"a","index":0,"finish_reason":"stop","logprobs":{"tokens":["a"],
         "token_logprobs":[-2.5],"top_logprobs":[{"a":-2.5,"b":-0.5}],"text_offset":[0]}}]}"#;
-    let events = decode_reply(body.as_bytes(), &request, "up").unwrap();
+    let events = Dialect::OpenAiChat.decode_reply(body.as_bytes(), &request, "up").unwrap();
     let Event::Delta { logprobs, .. } = &events[1] else { panic!("no text") };
     assert_eq!((logprobs[0].token.as_str(), logprobs[0].logprob), ("a", -2.5));
     assert_eq!(logprobs[0].alternatives.len(), 1);

@@ -23,7 +23,7 @@ use tokio::time::{Instant, sleep};
 use tower_service::Service as _;
 
 use super::bell::Bell;
-use super::connector::in_time;
+use super::connector::connect;
 use super::dial::{Dial, Wire};
 use super::{LONGEST_IDLE_CONNECTION, Request, RequestBody, SendError, poll_chunk};
 
@@ -121,7 +121,8 @@ impl Lines {
             let again = used.is_some();
             let resting = match used {
                 Some(resting) => resting,
-                None => self.open(address.clone()).await?,
+                // Boxed, since few requests need it.
+                None => Box::pin(self.open(address.clone())).await?,
             };
             *request.uri_mut() = target(&address, resting.wire.is_proxied());
             let mut line = Line::begin(resting).await?;
@@ -143,8 +144,9 @@ impl Lines {
     }
 
     async fn open(&self, address: Uri) -> Result<Resting, SendError> {
-        let connecting = self.dial.clone().call(address);
-        let wire = in_time(self.connect, connecting).await.map_err(SendError::Unconnected)?;
+        let mut dial = self.dial.clone();
+        let wire = connect(self.connect, || dial.call(address.clone())).await;
+        let wire = wire.map_err(SendError::Unconnected)?;
         Ok(Resting { wire, home: Handle::current() })
     }
 }

@@ -37,7 +37,7 @@ const PING_TIMEOUT: Duration = Duration::from_secs(20);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const NAME: HeaderValue = HeaderValue::from_static(concat!("nearfield/", env!("CARGO_PKG_VERSION")));
 
-/// A request that may be sent again. Boxed, since each future on its way would have room for it.
+/// A request. Boxed, since each future on its way would have room for it.
 pub(crate) type Request = Box<hyper::Request<RequestBody>>;
 /// Boxed since the library keeps room for 32 requests on each connection.
 pub(crate) type RequestBody = Box<Full<Bytes>>;
@@ -201,11 +201,6 @@ pub(crate) fn broken(error: &hyper::Error) -> Error {
         ErrorKind::Upstream,
         format!("The backend's connection broke in the middle of its answer ({}).", deepest(error)),
     )
-}
-
-/// Whether nothing of the request can have left, so that to repeat it is harmless and may help.
-pub(crate) fn is_worth_repeating(error: &SendError) -> bool {
-    matches!(error, SendError::Unconnected(error) if !took_too_long(&**error))
 }
 
 fn took_too_long(error: &(dyn StdError + 'static)) -> bool {

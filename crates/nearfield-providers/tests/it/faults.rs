@@ -216,6 +216,8 @@ async fn nothing_at_all_is_an_error_before_the_answer() {
             .end(),
         Script::json(200, &json!({})),
         Script::json(200, &json!({"choices": []})),
+        // Of a whole answer nothing counts before its end.
+        Script::json(200, &json!({"choices": [{"message": {"content": "ab"}, "finish_reason": "gave_up"}]})),
         Script::answer(200, &[("Content-Type", "application/json")], "{\"choices\""),
         Script::answer(200, &[("Content-Type", "text/html")], "<html>sign in</html>"),
         Script::answer(200, &[("Content-Type", "text/event-stream")], ""),

@@ -61,14 +61,15 @@ pub(super) async fn serve_connection(stream: TcpStream, context: Arc<ConnectionC
     if let Some(acceptor) = &context.tls {
         return Box::pin(serve_tls(stream, acceptor, local, activity, &context)).await;
     }
-    tokio::select! {
-        http2 = timeout(context.limits.header_read, is_http2(&stream)) => match http2 {
-            Ok(true) => Box::pin(serve_http2(stream, local, activity, &context)).await,
-            Ok(false) => serve_http1(stream, local, activity, &context).await,
-            Err(_) => tracing::debug!("closing a connection that asks nothing"),
-        },
+    let http2 = tokio::select! {
+        http2 = timeout(context.limits.header_read, is_http2(&stream)) => http2.ok(),
         // What comes now can still be answered.
-        () = context.shutdown.draining() => serve_http1(stream, local, activity, &context).await,
+        () = context.shutdown.draining() => Some(false),
+    };
+    match http2 {
+        Some(true) => Box::pin(serve_http2(stream, local, activity, &context)).await,
+        Some(false) => serve_http1(stream, local, activity, &context).await,
+        None => tracing::debug!("closing a connection that asks nothing"),
     }
 }
 
