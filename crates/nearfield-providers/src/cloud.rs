@@ -29,8 +29,8 @@ const LARGEST_LIST: usize = 8 * 1024 * 1024;
 ///
 /// Answers are asked for as streams unless the configuration says otherwise, so that silence is noticed early and the
 /// usage is the provider's own. [`Backend::generate`] returns when the first token is there: an error until then means
-/// that nothing was produced and another backend may be tried. Nothing is sent twice, except that a connection which
-/// does not come about is tried once more; to try elsewhere is the caller's matter.
+/// that nothing was produced and another backend may be tried. Nothing is tried twice; to try again, or elsewhere, is
+/// the caller's matter.
 ///
 /// Its locality is [`Locality::Cloud`], also for an address of this machine, since where that leads is not known. Only
 /// one behind a Unix socket counts as this machine.

@@ -8,13 +8,10 @@ use std::time::Duration;
 
 use hyper::Uri;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder, MaybeHttpsStream};
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 use tower_service::Service;
 
 use super::dial::{Dial, Wire};
-
-/// Before a connection is tried once more.
-const PAUSE: Duration = Duration::from_millis(100);
 
 /// Why there is no connection.
 pub(super) type BoxError = Box<dyn StdError + Send + Sync>;
@@ -54,22 +51,15 @@ impl Service<Uri> for Connector {
     }
 
     fn call(&mut self, address: Uri) -> Self::Future {
-        let (mut inner, wait) = (self.inner.clone(), self.timeout);
-        Box::pin(connect(wait, move || inner.call(address.clone())))
+        let (connecting, wait) = (self.inner.call(address), self.timeout);
+        Box::pin(in_time(wait, connecting))
     }
 }
 
-/// A connection, unless it takes longer than this. One that fails is tried once more: nothing has left yet, so that it is
-/// harmless and may help.
-pub(super) async fn connect<T, F>(wait: Duration, mut dial: impl FnMut() -> F) -> Result<T, BoxError>
-where
-    F: Future<Output = Result<T, BoxError>>,
-{
-    let mut dialled = timeout(wait, dial()).await;
-    if matches!(dialled, Ok(Err(_))) {
-        tracing::debug!("no connection; trying once more");
-        sleep(PAUSE).await;
-        dialled = timeout(wait, dial()).await;
-    }
-    dialled.unwrap_or_else(|_| Err(TookTooLong.into()))
+/// A connection, unless it takes longer than this.
+pub(super) async fn in_time<T>(
+    wait: Duration,
+    connecting: impl Future<Output = Result<T, BoxError>>,
+) -> Result<T, BoxError> {
+    timeout(wait, connecting).await.unwrap_or_else(|_| Err(TookTooLong.into()))
 }

@@ -23,7 +23,7 @@ use tokio::time::{Instant, sleep};
 use tower_service::Service as _;
 
 use super::bell::Bell;
-use super::connector::connect;
+use super::connector::in_time;
 use super::dial::{Dial, Wire};
 use super::{LONGEST_IDLE_CONNECTION, Request, RequestBody, SendError, poll_chunk};
 
@@ -144,9 +144,8 @@ impl Lines {
     }
 
     async fn open(&self, address: Uri) -> Result<Resting, SendError> {
-        let mut dial = self.dial.clone();
-        let wire = connect(self.connect, || dial.call(address.clone())).await;
-        let wire = wire.map_err(SendError::Unconnected)?;
+        let connecting = self.dial.clone().call(address);
+        let wire = in_time(self.connect, connecting).await.map_err(SendError::Unconnected)?;
         Ok(Resting { wire, home: Handle::current() })
     }
 }
