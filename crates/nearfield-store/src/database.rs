@@ -17,6 +17,10 @@ const BUSY: Duration = Duration::from_secs(10);
 /// How long opening waits for another process that opens.
 const START: Duration = Duration::from_secs(30);
 
+/// Pages that the writer keeps, in KiB as SQLite wants them. Rows come in the order of their time, so that it writes at the
+/// ends of its trees, and this holds many times what it carries over at once.
+const WRITER_CACHE: &str = "-512";
+
 /// The database of one ledger: one connection that writes, some that read.
 pub(crate) struct Database {
     pub(crate) writer: SqliteConnection,
@@ -53,7 +57,7 @@ pub(crate) async fn open(folder: &Path) -> Result<Database, StoreError> {
         .journal_mode(SqliteJournalMode::Wal)
         .synchronous(SqliteSynchronous::Normal)
         .disable_statement_logging();
-    let mut writer = options.clone().connect().await?;
+    let mut writer = options.clone().pragma("cache_size", WRITER_CACHE).connect().await?;
     migrations().run_direct(None, &mut writer, false).await?;
     let readers =
         SqlitePoolOptions::new().max_connections(4).connect_lazy_with(options.pragma("query_only", "1"));
