@@ -76,30 +76,30 @@ impl Names {
 
     fn take(&mut self, passage: &str, entity: Entity, value: &str) {
         let value = tidy(value);
-        let whole = self.note(passage, entity, value);
+        let stood = self.note(entity, value, stands(passage, value));
         let parts = value.split([',', ';']).map(tidy).filter(|part| *part != value);
         for part in parts {
-            self.note(passage, entity, part);
+            self.note(entity, part, stands(passage, part));
         }
-        if whole && entity != Entity::Person {
+        if stood && entity != Entity::Person {
             return;
         }
         // A family name alone, or a name that was put in other words than the text has.
         for word in value.split(|letter: char| !letter.is_alphanumeric() && !matches!(letter, '-' | '\'')) {
             let named = word.chars().next().is_some_and(|first| !first.is_lowercase());
-            if named && word.chars().count() > 2 && stands(passage, word) == Some(true) {
-                self.note(passage, entity, word);
+            if named && word.chars().count() > 2 {
+                self.note(entity, word, stands(passage, word).filter(|whole| *whole));
             }
         }
     }
 
-    /// Notes a value that stands in the passage. Returns whether it does.
-    fn note(&mut self, passage: &str, entity: Entity, value: &str) -> bool {
+    /// Notes a value that [`stands`] in the passage. Returns whether it does and may be a name.
+    fn note(&mut self, entity: Entity, value: &str, whole: Option<bool>) -> bool {
         let letters = value.chars().filter(|letter| letter.is_alphabetic()).count();
         if letters < 2 || value.len() > LONGEST {
             return false;
         }
-        let Some(whole) = stands(passage, value) else { return false };
+        let Some(whole) = whole else { return false };
         let found = self.values.entry(value.to_owned()).or_insert(Found { entity, whole });
         // Where it stands inside other words in one place, it is looked for inside words.
         found.whole &= whole;

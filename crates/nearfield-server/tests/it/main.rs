@@ -23,6 +23,7 @@ mod prefix;
 mod property;
 mod replies;
 mod rows;
+mod ruled;
 mod rules;
 mod shutdown;
 mod support;

@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use futures_util::StreamExt as _;
 use nearfield_api::{Backend, Error, ErrorKind, Event, FinishReason, Message, Prompt, Request, Role};
 use nearfield_privacy::HashKey;
 use nearfield_router::Policy;
-use nearfield_router::rules::{Claim, Rules};
-use nearfield_server::gateway::{Caller, Gateway};
+use nearfield_router::rules::Claim;
+use nearfield_server::gateway::Caller;
 use nearfield_store::{Ledger, Outcome};
 
+use crate::ruled::{Case, asking, rules};
 use crate::scripted::{Play, Script, Scripted, delta, done, finished, refuse, started};
 use crate::support::{gateway, rows};
 
@@ -23,10 +23,6 @@ const POLICY: &str = r#"{
     ]
 }"#;
 
-fn rules(text: &str) -> Rules {
-    serde_json::from_str(text).unwrap()
-}
-
 fn says(text: &str) -> Script {
     Script::Play(vec![started(), delta(text), finished(), done()])
 }
@@ -36,42 +32,15 @@ fn cut(text: &str) -> Script {
     Script::Play(vec![started(), delta(text), end, done()])
 }
 
-struct Case {
-    _folder: tempfile::TempDir,
-    ledger: Ledger,
-    gateway: Arc<Gateway>,
-    far: Arc<Scripted>,
-    local: Arc<Scripted>,
+async fn case(policy: &str, local: impl IntoIterator<Item = Script>) -> Case {
+    Case::new(policy, [says("Dear [PERSON_1] of [LOCATION_1]")], local).await
 }
 
-async fn case(policy: &str, local: impl IntoIterator<Item = Script>) -> Case {
-    let folder = tempfile::tempdir().unwrap();
-    let ledger = Ledger::open(folder.path().join("ledger")).await.unwrap();
-    let (far, local) =
-        (Scripted::cloud("far", [says("Dear [PERSON_1] of [LOCATION_1]")]), Scripted::local(local));
-    let backends: Vec<Arc<dyn Backend>> = vec![local.clone(), far.clone()];
-    let gateway = gateway(backends, Policy::default(), ledger.clone());
-    let gateway = Arc::new(gateway.with_rules(rules(policy), HashKey::new([3; 32])).unwrap());
-    Case { _folder: folder, ledger, gateway, far, local }
+async fn ask(case: &Case, text: &str) -> Result<(String, String), Error> {
+    case.ask(&Caller::new("k"), asking(text)).await
 }
 
 impl Case {
-    async fn ask_as(&self, caller: &Caller, text: &str) -> Result<(String, String), Error> {
-        let request = Request::new("m", Prompt::Chat(vec![Message::new(Role::User, text)]));
-        let mut answer = self.gateway.answer(caller, request).await?;
-        let mut said = String::new();
-        while let Some(event) = answer.events.next().await {
-            if let Event::Delta { text, .. } = event? {
-                said.push_str(&text);
-            }
-        }
-        Ok((answer.backend, said))
-    }
-
-    async fn ask(&self, text: &str) -> Result<(String, String), Error> {
-        self.ask_as(&Caller::new("k"), text).await
-    }
-
     /// What the cloud was sent.
     fn left(&self) -> String {
         format!("{:?}", self.far.seen.lock().unwrap())
@@ -86,7 +55,7 @@ impl Case {
 #[tokio::test]
 async fn names_and_places_are_masked_and_come_back() {
     let case = case(POLICY, [says("person: Jo Marlow\nplace: Leiden")]).await;
-    let answer = case.ask("Write to Jo Marlow, Leiden. Marlow knows jo@x.org.").await.unwrap();
+    let answer = ask(&case, "Write to Jo Marlow, Leiden. Marlow knows jo@x.org.").await.unwrap();
     assert_eq!(answer, ("far".to_owned(), "Dear Jo Marlow of Leiden".to_owned()));
     let left = case.left();
     assert!(left.contains("Write to [PERSON_1], [LOCATION_1]. [PERSON_2] knows [EMAIL_1]."), "{left}");
@@ -103,9 +72,9 @@ async fn a_name_that_the_rule_keeps_stays_here() {
         .replace(r#""keep_local": []"#, r#""keep_local": ["PERSON"]"#)
         .replace(r#"["far"]"#, r#"["far", "local"]"#);
     let case = case(&kept, [says("person: Jo Marlow"), says("hello"), says("none")]).await;
-    assert_eq!(case.ask("Write to Jo Marlow").await.unwrap().0, "local");
+    assert_eq!(ask(&case, "Write to Jo Marlow").await.unwrap().0, "local");
     assert_eq!(case.far.calls(), 0);
-    assert_eq!(case.ask("Write a poem").await.unwrap().0, "far");
+    assert_eq!(ask(&case, "Write a poem").await.unwrap().0, "far");
     assert!(case.left().contains("Write a poem"));
 }
 
@@ -114,7 +83,7 @@ async fn what_names_raise_the_class_to_is_decided_by_its_own_rule() {
     let own = POLICY.replace(r#"["health"]"#, r#"["health", "personal"]"#);
     let own = own.replace(r#""internal", "personal"]"#, r#""internal"]"#);
     let case = case(&own, [says("person: Jo Marlow")]).await;
-    let denied = case.ask("Write to Jo Marlow").await.unwrap_err();
+    let denied = ask(&case, "Write to Jo Marlow").await.unwrap_err();
     assert_eq!((denied.code.as_deref(), case.far.calls()), (Some("policy_forbids"), 0));
 }
 
@@ -128,30 +97,30 @@ async fn nothing_leaves_while_names_are_not_known() {
         Script::Silence,
     ] {
         let case = case(POLICY, [script]).await;
-        let answer = case.ask("Write to Jo Marlow").await;
+        let answer = ask(&case, "Write to Jo Marlow").await;
         case.refused(answer);
     }
     let local = POLICY.replace(r#"["far"]"#, r#"["far", "local"]"#);
     let case = case(&local, [refuse(ErrorKind::Overloaded), says("hello")]).await;
-    assert_eq!(case.ask("Write to Jo Marlow").await.unwrap().0, "local");
+    assert_eq!(ask(&case, "Write to Jo Marlow").await.unwrap().0, "local");
 }
 
 #[tokio::test]
 async fn every_passage_is_read_and_a_list_that_was_cut_is_asked_for_in_halves() {
     let case = case(POLICY, [says("none")]).await;
     let text = "some words and then some. ".repeat(150);
-    case.ask(&format!("{text}Jo Marlow")).await.unwrap();
+    ask(&case, &format!("{text}Jo Marlow")).await.unwrap();
     let asked = case.local.calls();
     assert!(asked >= 4, "{asked} passages");
     assert!(format!("{:?}", case.local.seen.lock().unwrap()).contains("Jo Marlow"));
 
     let halved = self::case(POLICY, [cut("person: Jo"), says("person: Jo Marlow"), says("none")]).await;
-    halved.ask(&format!("Jo Marlow wrote. {}", "some words and then some. ".repeat(20))).await.unwrap();
+    ask(&halved, &format!("Jo Marlow wrote. {}", "some words and then some. ".repeat(20))).await.unwrap();
     assert_eq!(halved.local.calls(), 3);
     assert!(!halved.left().contains("Marlow"));
 
     let long = self::case(POLICY, [says("none")]).await;
-    let answer = long.ask(&"many words ".repeat(30_000)).await;
+    let answer = ask(&long, &"many words ".repeat(30_000)).await;
     long.refused(answer);
     assert_eq!(long.local.calls(), 0);
 }
@@ -162,9 +131,9 @@ async fn nobody_looks_for_names_in_what_stays_here() {
     let case = case(&local, [says("hello")]).await;
     let claim = Claim { local_only: true, ..Claim::default() };
     let (backend, said) =
-        case.ask_as(&Caller { claim, ..Caller::new("k") }, "Write to Jo Marlow").await.unwrap();
+        case.ask(&Caller { claim, ..Caller::new("k") }, asking("Write to Jo Marlow")).await.unwrap();
     assert_eq!((backend.as_str(), said.as_str(), case.local.calls()), ("local", "hello", 1));
-    assert_eq!(case.ask_as(&Caller::new("nobody"), "Write to Jo").await.unwrap().0, "local");
+    assert_eq!(case.ask(&Caller::new("nobody"), asking("Write to Jo")).await.unwrap().0, "local");
     assert_eq!(case.local.calls(), 2);
 }
 

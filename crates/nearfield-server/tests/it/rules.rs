@@ -4,25 +4,21 @@ use std::sync::Arc;
 
 use futures_util::StreamExt as _;
 use nearfield_api::{
-    Backend, Content, Dialect, Error, Event, Message, Opaque, Part, Prompt, Reasoning, Request, Role,
+    Content, Dialect, Error, Event, Message, Opaque, Part, Prompt, Reasoning, Request, Role,
     TokenAlternative, TokenLogprob,
 };
 use nearfield_privacy::{DataClass, HashKey};
 use nearfield_providers::{OpenAiCompatible, OpenAiCompatibleOptions};
 use nearfield_router::rules::{Address, Rules};
 use nearfield_router::{Policy, PolicyMode};
-use nearfield_server::gateway::{Caller, ConfiguredBackend, Gateway};
+use nearfield_server::gateway::{Caller, ConfiguredBackend};
 use nearfield_store::{Ledger, Outcome};
 use nearfield_testkit::cloud_server::CloudServer;
 use serde_json::{Value, json};
 
+use crate::ruled::{Case, asking, rules};
 use crate::scripted::{Play, Script, Scripted, delta, done, finished, hello, refuse, started_as, wait};
-use crate::support::{Setup, chat, gateway, of_backends, rows};
-
-/// The rules of these tests stand in JSON, which the same types read.
-fn rules(text: &str) -> Rules {
-    serde_json::from_str(text).unwrap()
-}
+use crate::support::{Setup, chat, of_backends, rows};
 
 const MASKED: &str = r#"{
     "key": { "k": { "class": "internal" }, "other": { "class": "internal" }, "ward": { "class": "health" }, "bare": {} },
@@ -40,46 +36,15 @@ fn piecewise(pieces: &[&str]) -> Script {
     Script::Play(plays)
 }
 
-struct Case {
-    _folder: tempfile::TempDir,
-    ledger: Ledger,
-    gateway: Arc<Gateway>,
-    far: Arc<Scripted>,
-    local: Arc<Scripted>,
-}
-
-async fn case(text: &str, far: Script, local: Script) -> Case {
-    let folder = tempfile::tempdir().unwrap();
-    let ledger = Ledger::open(folder.path().join("ledger")).await.unwrap();
-    let (far, local) = (Scripted::cloud("far", [far]), Scripted::local([local]));
-    let backends: Vec<Arc<dyn Backend>> = vec![local.clone(), far.clone()];
-    let gateway = gateway(backends, Policy::default(), ledger.clone());
-    let gateway = Arc::new(gateway.with_rules(rules(text), HashKey::new([3; 32])).unwrap());
-    Case { _folder: folder, ledger, gateway, far, local }
-}
-
-fn asking(text: &str) -> Request {
-    Request::new("m", Prompt::Chat(vec![Message::new(Role::User, text)]))
-}
-
-async fn ask(case: &Case, caller: &Caller, request: Request) -> Result<(String, String), Error> {
-    let mut answer = case.gateway.answer(caller, request).await?;
-    let mut text = String::new();
-    while let Some(event) = answer.events.next().await {
-        match event? {
-            Event::Delta { text: more, .. } => text.push_str(&more),
-            Event::ToolCall { arguments, .. } => text.push_str(&arguments),
-            _ => {}
-        }
-    }
-    Ok((answer.backend, text))
+async fn case(policy: &str, far: Script, local: Script) -> Case {
+    Case::new(policy, [far], [local]).await
 }
 
 #[tokio::test]
 async fn what_leaves_is_masked_and_what_comes_back_is_restored() {
     let script = piecewise(&["Write to [EM", "AIL_1", "] or [EMAIL_2], [", "x] [EMAI"]);
     let case = case(MASKED, script, hello()).await;
-    let (backend, text) = ask(&case, &Caller::new("k"), asking("Mail jo@x.org today")).await.unwrap();
+    let (backend, text) = case.ask(&Caller::new("k"), asking("Mail jo@x.org today")).await.unwrap();
     assert_eq!((backend.as_str(), text.as_str()), ("far", "Write to jo@x.org or [EMAIL_2], [x] [EMAI"));
     let seen = case.far.seen.lock().unwrap().remove(0);
     assert_eq!(seen.prompt, asking("Mail [EMAIL_1] today").prompt);
@@ -105,7 +70,7 @@ async fn labels_leave_as_the_rule_says_and_not_as_they_came() {
         let policy = MASKED.replace("\"max_tokens\": 9", said);
         let case = case(&policy, piecewise(&["hi"]), hello()).await;
         for user in ["jo@x.org", "al@x.org", "jo@x.org"] {
-            ask(&case, &Caller::new("k"), labelled(user)).await.unwrap();
+            case.ask(&Caller::new("k"), labelled(user)).await.unwrap();
         }
         let seen = case.far.seen.lock().unwrap().clone();
         let users: Vec<_> = seen.iter().map(|request| request.labels.user.clone()).collect();
@@ -139,14 +104,14 @@ async fn arguments_of_tools_are_restored_inside_their_json() {
         r#""detection": { "terms": [{ "class": "personal", "words": ["say \"hi\""] }] }, "key":"#,
     );
     let case = case(&with_term, Script::Play(plays), hello()).await;
-    let (_, text) = ask(&case, &Caller::new("k"), asking("please say \"hi\" now")).await.unwrap();
+    let (_, text) = case.ask(&Caller::new("k"), asking("please say \"hi\" now")).await.unwrap();
     assert_eq!(text, r#"{"a":"say \"hi\""}"#);
 }
 
 #[tokio::test]
 async fn the_local_candidate_sees_the_request_as_it_was() {
     let case = case(MASKED, refuse(nearfield_api::ErrorKind::Overloaded), hello()).await;
-    let (backend, _) = ask(&case, &Caller::new("k"), asking("Mail jo@x.org")).await.unwrap();
+    let (backend, _) = case.ask(&Caller::new("k"), asking("Mail jo@x.org")).await.unwrap();
     assert_eq!(backend, "local");
     assert_eq!(case.local.seen.lock().unwrap()[0].prompt, asking("Mail jo@x.org").prompt);
     assert!(!format!("{:?}", case.far.seen.lock().unwrap()).contains("jo@x.org"));
@@ -167,10 +132,10 @@ async fn what_the_rules_do_not_let_leave_reaches_no_cloud() {
         (&raised, "hello"),
         (&Caller::new("k"), "MRN: 12345678"),
     ] {
-        let (backend, _) = ask(&case, caller, asking(text)).await.unwrap();
+        let (backend, _) = case.ask(caller, asking(text)).await.unwrap();
         assert_eq!(backend, "local", "{caller:?} {text}");
     }
-    let denied = ask(&case, &Caller::new("k"), asking("password: hunter2!")).await.unwrap_err();
+    let denied = case.ask(&Caller::new("k"), asking("password: hunter2!")).await.unwrap_err();
     assert_eq!(denied.code.as_deref(), Some("policy_forbids"));
     assert_eq!(case.far.calls(), 0);
     let rows = rows(&case.ledger).await;
@@ -265,10 +230,10 @@ async fn a_class_that_a_rule_blocks_is_blocked_whoever_says_it() {
     let claim = nearfield_router::rules::Claim { class: Some(DataClass::Health), ..Default::default() };
     let raised = Caller { claim, ..Caller::new("k") };
     for caller in [&Caller::new("ward"), &raised] {
-        let denied = ask(&case, caller, asking("hello")).await.unwrap_err();
+        let denied = case.ask(caller, asking("hello")).await.unwrap_err();
         assert_eq!(denied.code.as_deref(), Some("policy_forbids"), "{caller:?}");
     }
-    assert_eq!(ask(&case, &Caller::new("k"), asking("hello")).await.unwrap().0, "far");
+    assert_eq!(case.ask(&Caller::new("k"), asking("hello")).await.unwrap().0, "far");
     assert_eq!((case.far.calls(), case.local.calls()), (1, 0));
 }
 
@@ -360,12 +325,12 @@ async fn what_the_local_model_is_not_sure_of_is_asked_elsewhere() {
     let k = Caller::new("k");
     // The third token is not looked at.
     let sure = case(ESCALATING, piecewise(&["far"]), telling([-0.1, -0.8, -9.0])).await;
-    assert_eq!(ask(&sure, &k, asking("hello")).await.unwrap(), ("local".to_owned(), "xxx".to_owned()));
+    assert_eq!(sure.ask(&k, asking("hello")).await.unwrap(), ("local".to_owned(), "xxx".to_owned()));
     assert_eq!(sure.far.calls(), 0);
     assert_eq!(sure.local.seen.lock().unwrap()[0].logprobs, Some(20));
 
     let unsure = case(ESCALATING, piecewise(&["far"]), telling([-0.1, -1.1, 0.0])).await;
-    assert_eq!(ask(&unsure, &k, asking("hello")).await.unwrap(), ("far".to_owned(), "far".to_owned()));
+    assert_eq!(unsure.ask(&k, asking("hello")).await.unwrap(), ("far".to_owned(), "far".to_owned()));
     assert_eq!(unsure.far.seen.lock().unwrap()[0].logprobs, None);
     let row = rows(&unsure.ledger).await.remove(0);
     let outcomes: Vec<String> =
@@ -376,13 +341,13 @@ async fn what_the_local_model_is_not_sure_of_is_asked_elsewhere() {
 
     // A doubtful answer is better than none.
     let alone = case(ESCALATING, refuse(nearfield_api::ErrorKind::Upstream), telling([-3.0; 3])).await;
-    assert_eq!(ask(&alone, &k, asking("hello")).await.unwrap(), ("local".to_owned(), "xxx".to_owned()));
+    assert_eq!(alone.ask(&k, asking("hello")).await.unwrap(), ("local".to_owned(), "xxx".to_owned()));
     let row = rows(&alone.ledger).await.remove(0);
     assert_eq!((row.attempts.len(), row.outcome), (3, Some(Outcome::Done)));
 
     // Who may not leave is answered here, however unsure.
     let kept = case(ESCALATING, piecewise(&["far"]), telling([-3.0; 3])).await;
-    assert_eq!(ask(&kept, &Caller::new("nobody"), asking("hello")).await.unwrap().0, "local");
+    assert_eq!(kept.ask(&Caller::new("nobody"), asking("hello")).await.unwrap().0, "local");
     assert_eq!(rows(&kept.ledger).await[0].attempts.len(), 1);
 }
 
@@ -431,7 +396,7 @@ async fn what_nobody_can_read_goes_back_only_to_whom_it_came_from() {
         let user = |text| Message::new(Role::User, text);
         Request::new("m", Prompt::Chat(vec![user("one"), message, user("two")]))
     };
-    let (backend, _) = ask(&case, &Caller::new("k"), back(issued.clone())).await.unwrap();
+    let (backend, _) = case.ask(&Caller::new("k"), back(issued.clone())).await.unwrap();
     assert_eq!(backend, "far");
     let seen = format!("{:?}", case.far.seen.lock().unwrap().pop().unwrap());
     assert!(seen.contains("\"c2lnbmF0dXJl\"") && !seen.contains("nf1."), "the tag does not leave: {seen}");
@@ -446,7 +411,7 @@ async fn what_nobody_can_read_goes_back_only_to_whom_it_came_from() {
         (&Caller::new("k"), &changed),
         (&Caller::new("k"), &sealed_elsewhere),
     ] {
-        let (backend, _) = ask(&case, caller, back(opaque(value))).await.unwrap();
+        let (backend, _) = case.ask(caller, back(opaque(value))).await.unwrap();
         assert_eq!(backend, "local", "{value}");
     }
 }

@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result};
 use clap::{Args, ValueEnum};
 use jiff::Zoned;
 use nearfield_privacy::{DataClass, Treatment};
-use nearfield_router::rules::{Connectivity, Day, Example, Verdict};
+use nearfield_router::rules::{Connectivity, Day, Example, KeyTerms, Verdict};
 use serde_json::json;
 
 use super::super::options::ConfigArgs;
@@ -195,15 +195,15 @@ impl ExplainCommand {
             return past::explain(app, id, self.config.load()?.rules.as_ref(), self.json, stdout).await;
         }
         let file = rules(&self.config)?;
-        let money = self.money(app, &file).await?;
-        self.decide(&file, money, stdout)
+        let terms = file.rules.key_terms(&self.asked.key, None).cloned().unwrap_or_default();
+        let money = self.money(app, &terms).await?;
+        self.decide(&file, &terms, money, stdout)
     }
 
     /// What is left of the key's month.
-    async fn money(&self, app: &App, file: &RulesFile) -> Result<Money> {
+    async fn money(&self, app: &App, terms: &KeyTerms) -> Result<Money> {
         let key = &self.asked.key;
-        let terms = file.rules.key_terms(key, None);
-        let Some(limit) = terms.and_then(|terms| terms.dollars_per_month) else {
+        let Some(limit) = terms.dollars_per_month else {
             if self.around.dollars_left.is_some() {
                 let problem = format!(
                     "the key `{key}` has no `dollars_per_month` in the policy file, so rules know nothing of what is left \
@@ -228,41 +228,14 @@ impl ExplainCommand {
         Ok(Some((limit - spent?.dollars(), limit)))
     }
 
-    fn decide(self, file: &RulesFile, money: Money, stdout: &mut Stdout) -> Result<()> {
-        let Self { text, json, asked, around, .. } = self;
-        let now = Zoned::now();
-        let today = Day::from_monday(u8::try_from(now.weekday().to_monday_zero_offset()).unwrap_or(0));
-        let day = around.day.map_or(today, DayName::day);
-        let time = around.time.unwrap_or_else(|| format!("{:02}:{:02}", now.hour(), now.minute()));
-        let connectivity = match around.connectivity {
-            Some(ConnectivityName::Offline) => Connectivity::Offline,
-            _ => Connectivity::Online,
-        };
-        let terms = file.rules.key_terms(&asked.key, None).cloned().unwrap_or_default();
+    fn decide(self, file: &RulesFile, terms: &KeyTerms, money: Money, stdout: &mut Stdout) -> Result<()> {
+        let json = self.json;
         let of = |what: &str, value: &Option<String>| value.as_ref().map(|value| format!(" {what} {value}"));
         let bound =
             [of("of", &terms.subject), of("for", &terms.purpose)].into_iter().flatten().collect::<String>();
-        let key = format!("key: {}{bound}", asked.key);
-        let example = Example {
-            names: asked.names(),
-            key: asked.key,
-            model: asked.model,
-            text: text.unwrap_or_default(),
-            claim: asked.claim,
-            want: asked.want,
-            local_only: asked.local_only,
-            tokens: asked.tokens,
-            tools: asked.tools,
-            unscannable: asked.unscannable,
-            time: Some(time.clone()),
-            day: Some(day),
-            dollars_left: money.map(|(left, _)| left),
-            queued: around.queued,
-            free_cache: around.free_cache,
-            first_token: around.first_token,
-            connectivity,
-            ..Example::default()
-        };
+        let key = format!("key: {}{bound}", self.asked.key);
+        let example = self.example(money);
+        let (day, time) = (example.day, example.time.clone());
         let (verdict, survey) = example.decide(&file.rules, file.backends(), &file.rules.detector()?)?;
         let Verdict { candidates, rule, class, steps, treatments, retention, .. } = &verdict;
         let masked: Vec<String> = survey
@@ -281,7 +254,8 @@ impl ExplainCommand {
             }));
         }
         stdout.line(&key)?;
-        stdout.line(&format!("asked at: {} {time}", json!(day).as_str().unwrap_or_default()))?;
+        let (day, time) = (json!(day), time.unwrap_or_default());
+        stdout.line(&format!("asked at: {} {time}", day.as_str().unwrap_or_default()))?;
         if let Some((left, limit)) = money {
             stdout.line(&format!("money: ${left:.4} of ${limit:.4} a month are left"))?;
         }
@@ -290,6 +264,37 @@ impl ExplainCommand {
         }
         stdout.line(&format!("masked before it leaves: {}", listed(&masked)))?;
         stdout.line(&format!("candidates: {}", listed(candidates)))
+    }
+
+    /// The request and its circumstances, with the clock's time and day where none is given.
+    fn example(self, money: Money) -> Example {
+        let Self { text, asked, around, .. } = self;
+        let now = Zoned::now();
+        let today = || Day::from_monday(u8::try_from(now.weekday().to_monday_zero_offset()).unwrap_or(0));
+        let connectivity = match around.connectivity {
+            Some(ConnectivityName::Offline) => Connectivity::Offline,
+            _ => Connectivity::Online,
+        };
+        Example {
+            names: asked.names(),
+            key: asked.key,
+            model: asked.model,
+            text: text.unwrap_or_default(),
+            claim: asked.claim,
+            want: asked.want,
+            local_only: asked.local_only,
+            tokens: asked.tokens,
+            tools: asked.tools,
+            unscannable: asked.unscannable,
+            time: Some(around.time.unwrap_or_else(|| format!("{:02}:{:02}", now.hour(), now.minute()))),
+            day: Some(around.day.map_or_else(today, DayName::day)),
+            dollars_left: money.map(|(left, _)| left),
+            queued: around.queued,
+            free_cache: around.free_cache,
+            first_token: around.first_token,
+            connectivity,
+            ..Example::default()
+        }
     }
 }
 
