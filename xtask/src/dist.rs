@@ -21,8 +21,8 @@ const BETWEEN: &str = "\u{1f}";
 /// How code with a profile is laid out: what follows on what side by side, what never ran in another section.
 const LAYOUT: [&str; 2] =
     ["-Cllvm-args=-enable-ext-tsp-block-placement", "-Cllvm-args=-enable-split-machine-functions"];
-/// Whether the linker is one that takes an order of functions.
-const ORDERED: bool = cfg!(all(target_os = "linux", target_arch = "x86_64"));
+/// Whether the compiler's own linker is one that takes an order of functions, as LLD does.
+const ORDERED: bool = cfg!(all(target_os = "linux", target_env = "gnu", target_arch = "x86_64"));
 /// Crates that the load does not show: what it never runs would be built to be small. The engine's kernels are written for
 /// their processor, and the load knows only one; TLS and HTTP/2 are not part of it.
 const UNPROFILED: [&str; 8] = [
