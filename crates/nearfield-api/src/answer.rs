@@ -4,7 +4,6 @@ use std::fmt;
 
 use serde_json::Value;
 
-use crate::openai::ChunkDecoder;
 use crate::sse::SseEvent;
 use crate::{Error, ErrorKind, Event, FinishReason, Request, Usage};
 
@@ -35,32 +34,6 @@ pub trait AnswerDecoder: Send + fmt::Debug {
 
     /// Whether the backend has produced anything: text, reasoning, a call, or an end.
     fn has_token(&self) -> bool;
-}
-
-impl AnswerDecoder for ChunkDecoder {
-    fn push(&mut self, frame: &SseEvent, events: &mut Vec<Event>) -> Result<(), Error> {
-        if frame.event.as_deref() == Some("error") && !Self::is_done(self) {
-            let said = serde_json::from_str(&frame.data).unwrap_or_else(|_| Value::from(frame.data.as_str()));
-            return Err(crate::openai::decode_stream_error(&said));
-        }
-        Self::push(self, &frame.data, events)
-    }
-
-    fn finish(&mut self, events: &mut Vec<Event>) -> Result<(), Error> {
-        Self::finish(self, events)
-    }
-
-    fn whole(&mut self, body: &[u8], events: &mut Vec<Event>) -> Result<(), Error> {
-        Self::whole(self, body, events)
-    }
-
-    fn is_done(&self) -> bool {
-        Self::is_done(self)
-    }
-
-    fn has_token(&self) -> bool {
-        Self::has_token(self)
-    }
 }
 
 /// The state of an answer that every decoder keeps: who answers, what has ended, what it took.

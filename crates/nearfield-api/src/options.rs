@@ -115,11 +115,11 @@ pub struct Labels {
 }
 
 impl Labels {
-    /// The same with each label as `pseudonym` puts it, `None` for none. Metadata, which is more than a label, is dropped;
-    /// `store` stays.
+    /// The same with a pseudonym for each label, `nf-` and the tag that `tag` makes of it; `None` for no label. Metadata,
+    /// which is more than a label, is dropped; `store` stays.
     #[must_use]
-    pub fn replaced(&self, pseudonym: impl Fn(&str) -> Option<String>) -> Self {
-        let of = |label: &Option<String>| label.as_deref().and_then(&pseudonym);
+    pub fn replaced(&self, tag: impl Fn(&str) -> Option<String>) -> Self {
+        let of = |label: &Option<String>| Some(format!("nf-{}", tag(label.as_deref()?)?));
         Self {
             user: of(&self.user),
             safety_identifier: of(&self.safety_identifier),

@@ -96,7 +96,7 @@ impl Names {
     /// Notes a value that [`stands`] in the passage. Returns whether it does and may be a name.
     fn note(&mut self, entity: Entity, value: &str, whole: Option<bool>) -> bool {
         let letters = value.chars().filter(|letter| letter.is_alphabetic()).count();
-        if letters < 2 || value.len() > LONGEST {
+        if letters < 2 {
             return false;
         }
         let Some(whole) = whole else { return false };
@@ -133,9 +133,10 @@ fn tidy(value: &str) -> &str {
     })
 }
 
-/// Whether a value stands in a text: `Some(true)` as words of its own, `Some(false)` only inside others.
+/// Whether a value stands in a text: `Some(true)` as words of its own, `Some(false)` only inside others. What is too long
+/// for a name is not looked for.
 fn stands(text: &str, value: &str) -> Option<bool> {
-    if value.is_empty() {
+    if value.is_empty() || value.len() > LONGEST {
         return None;
     }
     let mut any = None;

@@ -24,7 +24,7 @@ impl LabelRule {
             Self::Drop => None,
             Self::Pseudonyms(key) => {
                 let mac = hmac_sha256(key.expose().as_bytes(), label.as_bytes());
-                Some(format!("nf-{}", hex(mac.get(..16)?)))
+                Some(hex(mac.get(..16)?))
             }
         });
         labels.store = store;

@@ -1,5 +1,7 @@
 //! What cloud tokens cost, and since when.
 
+use std::collections::HashMap;
+
 use jiff::Timestamp;
 use jiff::civil::Date;
 use nearfield_api::Usage;
@@ -17,6 +19,8 @@ const BUILT_IN: &str = include_str!("../prices/prices.toml");
 #[derive(Clone, Debug, Default)]
 pub struct Prices {
     models: Vec<Model>,
+    /// The model that each way to write a name means: the first of those that are called so.
+    by_name: HashMap<String, usize>,
 }
 
 #[derive(Clone, Debug)]
@@ -143,13 +147,25 @@ impl Prices {
     pub fn from_toml(text: &str) -> Result<Self, PriceError> {
         let file: FileTable = toml::from_str(text)?;
         let models = file.model.into_iter().map(Model::from_file).collect::<Result<_, _>>()?;
-        Ok(Self { models })
+        Ok(Self::of(models))
+    }
+
+    fn of(models: Vec<Model>) -> Self {
+        let mut by_name = HashMap::new();
+        for (at, model) in models.iter().enumerate() {
+            for name in model.spellings() {
+                by_name.entry(name).or_insert(at);
+            }
+        }
+        Self { models, by_name }
     }
 
     /// Adds a table whose models replace those of the same name.
     pub fn extend(&mut self, other: Self) {
-        self.models.retain(|model| !other.models.iter().any(|new| new.name == model.name));
-        self.models.extend(other.models);
+        let mut models = std::mem::take(&mut self.models);
+        models.retain(|model| !other.models.iter().any(|new| new.name == model.name));
+        models.extend(other.models);
+        *self = Self::of(models);
     }
 
     /// The names of all models, as `provider/model`.
@@ -179,7 +195,7 @@ impl Prices {
     }
 
     fn find(&self, name: &str) -> Option<&Model> {
-        let exact = |name: &str| self.models.iter().find(|model| model.is_called(name));
+        let exact = |name: &str| self.by_name.get(name).and_then(|at| self.models.get(*at));
         exact(name).or_else(|| exact(without_date(name)?))
     }
 }
@@ -235,18 +251,14 @@ impl Model {
         Ok(Self { name: file.name, aliases: file.aliases, history })
     }
 
-    /// Whether `name` means this model: `provider/model`, or the model or an alias alone.
-    fn is_called(&self, name: &str) -> bool {
-        if self.name == name {
-            return true;
-        }
+    /// Every way to write its name: `provider/model`, or the model or an alias alone.
+    fn spellings(&self) -> Vec<String> {
         let (provider, own) = self.name.split_once('/').unwrap_or(("", &self.name));
-        let bare = match name.split_once('/') {
-            Some((prefix, rest)) if prefix == provider => rest,
-            Some(_) => return false,
-            None => name,
-        };
-        own == bare || self.aliases.iter().any(|alias| alias == bare)
+        let aliases = self.aliases.iter().map(String::as_str);
+        // A name with a slash in it alone would be taken for one of another provider.
+        let alone = std::iter::once(own).chain(aliases.clone()).filter(|name| !name.contains('/'));
+        let whole = aliases.map(|alias| format!("{provider}/{alias}"));
+        std::iter::once(self.name.clone()).chain(whole).chain(alone.map(str::to_owned)).collect()
     }
 }
 

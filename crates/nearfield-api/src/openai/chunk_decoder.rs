@@ -7,16 +7,16 @@ use serde_json::Value;
 use super::text_chunk::TextChunk;
 use super::upstream_error::decode_stream_error;
 use super::{delta, finish_reason, logprobs, usage};
-use crate::answer::{malformed, tree};
+use crate::answer::{AnswerDecoder, malformed, tree};
+use crate::sse::SseEvent;
 use crate::{Error, ErrorKind, Event, FinishReason, Request, Usage};
 
 /// Turns the chunks of one stream, or one whole answer, into events.
 ///
-/// Feed it the data of each server-sent event, then [`ChunkDecoder::finish`] when the stream has ended. Unknown fields,
-/// missing usage and a missing `[DONE]` are forgiven. An answer that was cut is not: without a reason for the end of
-/// every choice there is no [`Event::Done`], but an error.
+/// Unknown fields, missing usage and a missing `[DONE]` are forgiven. An answer that was cut is not: without a reason for
+/// the end of every choice there is no [`Event::Done`], but an error.
 #[derive(Debug)]
-pub struct ChunkDecoder {
+pub(crate) struct ChunkDecoder {
     /// The model's name when the backend says none.
     model: String,
     choices: Vec<ChoiceState>,
@@ -41,16 +41,59 @@ struct ChoiceState {
 
 /// Which form the choices have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Form {
+pub(super) enum Form {
     /// One piece of many.
     Chunk,
     /// The whole answer in one body.
     Whole,
 }
 
+impl AnswerDecoder for ChunkDecoder {
+    fn push(&mut self, frame: &SseEvent, events: &mut Vec<Event>) -> Result<(), Error> {
+        let data = frame.data.trim();
+        if self.done {
+            return Ok(());
+        }
+        if frame.event.as_deref() == Some("error") {
+            let said = serde_json::from_str(data).unwrap_or_else(|_| Value::from(data));
+            return Err(decode_stream_error(&said));
+        }
+        if data.is_empty() {
+            return Ok(());
+        }
+        if data == "[DONE]" {
+            self.accept_blank_reasons(events);
+            return self.complete(events);
+        }
+        if let Some(chunk) = TextChunk::read(data) {
+            return self.take_text(chunk, events);
+        }
+        let tree: Value = serde_json::from_str(data).map_err(|_| malformed("a chunk is not JSON"))?;
+        self.take(&tree, Form::Chunk, events)
+    }
+
+    fn finish(&mut self, events: &mut Vec<Event>) -> Result<(), Error> {
+        if self.done { Ok(()) } else { self.complete(events) }
+    }
+
+    fn whole(&mut self, body: &[u8], events: &mut Vec<Event>) -> Result<(), Error> {
+        self.take(&tree(body)?, Form::Whole, events)?;
+        self.accept_blank_reasons(events);
+        self.finish(events)
+    }
+
+    fn is_done(&self) -> bool {
+        self.done
+    }
+
+    fn has_token(&self) -> bool {
+        self.has_token
+    }
+}
+
 impl ChunkDecoder {
     /// A decoder for the answer to `request`, which was sent for the backend's model `upstream_model`.
-    pub fn new(request: &Request, upstream_model: &str) -> Self {
+    pub(crate) fn new(request: &Request, upstream_model: &str) -> Self {
         Self {
             model: upstream_model.to_owned(),
             choices: vec![ChoiceState::default(); request.choices as usize],
@@ -65,61 +108,8 @@ impl ChunkDecoder {
         }
     }
 
-    /// Takes the data of the next server-sent event and appends its events.
-    ///
-    /// # Errors
-    /// The error that the chunk tells, or [`ErrorKind::Upstream`] for a malformed one. The decoder must not be used
-    /// after that.
-    pub fn push(&mut self, data: &str, events: &mut Vec<Event>) -> Result<(), Error> {
-        let data = data.trim();
-        if self.done || data.is_empty() {
-            return Ok(());
-        }
-        if data == "[DONE]" {
-            for index in 0..self.choices.len() {
-                self.accept_blank_reason(index, events);
-            }
-            return self.complete(events);
-        }
-        if let Some(chunk) = TextChunk::read(data) {
-            return self.take_text(chunk, events);
-        }
-        let tree: Value = serde_json::from_str(data).map_err(|_| malformed("a chunk is not JSON"))?;
-        self.take(&tree, Form::Chunk, events)
-    }
-
-    /// Ends the stream: appends [`Event::Done`] unless `[DONE]` did so.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Upstream`] when the answer was cut.
-    pub fn finish(&mut self, events: &mut Vec<Event>) -> Result<(), Error> {
-        if self.done { Ok(()) } else { self.complete(events) }
-    }
-
-    /// Takes the body of a reply that is the whole answer.
-    ///
-    /// # Errors
-    /// The error that the body tells, or [`ErrorKind::Upstream`] for one that is no complete answer.
-    pub fn whole(&mut self, body: &[u8], events: &mut Vec<Event>) -> Result<(), Error> {
-        self.take(&tree(body)?, Form::Whole, events)?;
-        for index in 0..self.choices.len() {
-            self.accept_blank_reason(index, events);
-        }
-        self.finish(events)
-    }
-
-    /// Whether the answer is complete.
-    pub const fn is_done(&self) -> bool {
-        self.done
-    }
-
-    /// Whether the backend has produced anything: text, hidden reasoning, or an end.
-    pub const fn has_token(&self) -> bool {
-        self.has_token
-    }
-
-    /// Takes one chunk or body.
-    pub(crate) fn take(&mut self, tree: &Value, form: Form, events: &mut Vec<Event>) -> Result<(), Error> {
+    /// Takes one chunk or body, as a tree.
+    pub(super) fn take(&mut self, tree: &Value, form: Form, events: &mut Vec<Event>) -> Result<(), Error> {
         if tree.get("error").is_some_and(|error| !error.is_null()) {
             return Err(decode_stream_error(tree));
         }
@@ -241,10 +231,12 @@ impl ChunkDecoder {
         }
     }
 
-    /// An explicit end of the stream completes a choice whose server writes empty reasons.
-    pub(crate) fn accept_blank_reason(&mut self, index: usize, events: &mut Vec<Event>) {
-        if self.choices.get(index).is_some_and(|state| state.blank_reason) {
-            self.end_choice(index, self.likely_reason(), events);
+    /// An explicit end of the stream completes every choice whose server writes empty reasons.
+    fn accept_blank_reasons(&mut self, events: &mut Vec<Event>) {
+        for index in 0..self.choices.len() {
+            if self.choices.get(index).is_some_and(|state| state.blank_reason) {
+                self.end_choice(index, self.likely_reason(), events);
+            }
         }
     }
 

@@ -5,7 +5,7 @@
 //! | what a client sends us | [`parse_chat_request`], [`parse_completions_request`] |
 //! | what we answer | [`ReplyCollector`], [`StreamEncoder`], [`error_body`], [`models_body`] |
 //! | what we send to a backend of this dialect | [`encode_request`] |
-//! | what such a backend answers | [`ChunkDecoder`], [`decode_error`], [`decode_models`] |
+//! | what such a backend answers | [`crate::Dialect::decoder`], [`decode_error`], [`decode_models`] |
 //!
 //! Towards us the reading is strict: a field that would change the answer and is not supported, and a field that is
 //! not known, are errors that name it. Towards a backend it is lenient in form (absent, null or odd optional fields)
@@ -37,7 +37,7 @@ mod usage;
 mod request_tests;
 
 pub use chat_request::parse_chat_request;
-pub use chunk_decoder::ChunkDecoder;
+pub(crate) use chunk_decoder::ChunkDecoder;
 pub use completions_request::{COMPLETIONS_DEFAULT_MAX_TOKENS, parse_completions_request};
 pub(crate) use encode_request::encode_labels;
 pub use encode_request::{MaxTokensField, UpstreamOptions, encode_request};

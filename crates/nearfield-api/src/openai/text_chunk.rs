@@ -95,9 +95,9 @@ mod tests {
     use serde_json::{Map, json};
 
     use super::*;
-    use crate::openai::ChunkDecoder;
-    use crate::openai::chunk_decoder::Form;
-    use crate::{Error, Event, Prompt, Request};
+    use crate::openai::chunk_decoder::{ChunkDecoder, Form};
+    use crate::sse::SseEvent;
+    use crate::{AnswerDecoder as _, Error, Event, Prompt, Request};
 
     fn chunk(delta: &Value, more: &Value) -> String {
         let mut chunk = json!({"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "m",
@@ -187,7 +187,7 @@ mod tests {
                 (both(), both());
             for chunk in chunks {
                 if result.is_ok() {
-                    result = fast.push(&chunk.to_string(), &mut events);
+                    result = fast.push(&SseEvent { data: chunk.to_string(), ..SseEvent::default() }, &mut events);
                     expected_result = slow.take(&chunk, Form::Chunk, &mut expected);
                 }
             }

@@ -1,8 +1,7 @@
 //! What we answer, byte for byte where it matters to clients.
 
 use nearfield_api::openai::{
-    ChunkDecoder, Endpoint, Limits, ReplyCollector, ReplyHead, StreamEncoder, StreamOptions,
-    parse_chat_request,
+    Endpoint, Limits, ReplyCollector, ReplyHead, StreamEncoder, StreamOptions, parse_chat_request,
 };
 use nearfield_api::sse::{Decoder, SseEvent};
 use nearfield_api::{
@@ -284,20 +283,20 @@ proptest! {
         for piece in out.chunks(cut) {
             sse.push(piece, &mut frames).unwrap();
         }
-        let mut decoder = ChunkDecoder::new(&request(endpoint, choices, true), "up");
+        let mut decoder = Dialect::OpenAiChat.decoder(&request(endpoint, choices, true), "up");
         let mut read = Vec::new();
         for frame in &frames {
-            decoder.push(&frame.data, &mut read).unwrap();
+            decoder.push(frame, &mut read).unwrap();
         }
         prop_assert!(decoder.is_done());
         prop_assert_eq!(read, on_the_wire(&events, endpoint));
 
         // A stream cut anywhere before its end is never read as complete.
         let keep = cut % (frames.len() - 1).max(1);
-        let mut decoder = ChunkDecoder::new(&request(endpoint, choices, true), "up");
+        let mut decoder = Dialect::OpenAiChat.decoder(&request(endpoint, choices, true), "up");
         let mut read = Vec::new();
         for frame in frames.iter().take(keep) {
-            decoder.push(&frame.data, &mut read).unwrap();
+            decoder.push(frame, &mut read).unwrap();
         }
         let ends = read.iter().filter(|event| matches!(event, Event::Finished { .. })).count();
         prop_assert_eq!(decoder.finish(&mut read).is_ok(), ends == choices as usize);

@@ -1,10 +1,10 @@
 //! Tools, reasoning, refusals and pictures in OpenAI's chat dialect, there and back.
 
 use nearfield_api::openai::{
-    ChunkDecoder, Limits, ReplyCollector, ReplyHead, StreamEncoder, StreamOptions, UpstreamOptions,
-    encode_request, parse_chat_request,
+    Limits, ReplyCollector, ReplyHead, StreamEncoder, StreamOptions, UpstreamOptions, encode_request,
+    parse_chat_request,
 };
-use nearfield_api::sse::Decoder;
+use nearfield_api::sse::{Decoder, SseEvent};
 use nearfield_api::{Dialect, Error, Event, FinishReason, Opaque, Place, Prompt, Request, Usage};
 use serde_json::{Value, json};
 
@@ -80,10 +80,10 @@ fn every_string_is_shown_and_can_be_changed() {
 }
 
 fn read(chunks: &[Value]) -> Result<Vec<Event>, Error> {
-    let mut decoder = ChunkDecoder::new(&Request::new("m", Prompt::Chat(Vec::new())), "m");
+    let mut decoder = Dialect::OpenAiChat.decoder(&Request::new("m", Prompt::Chat(Vec::new())), "m");
     let mut events = Vec::new();
     for chunk in chunks {
-        decoder.push(&chunk.to_string(), &mut events)?;
+        decoder.push(&SseEvent { data: chunk.to_string(), ..SseEvent::default() }, &mut events)?;
     }
     decoder.finish(&mut events)?;
     Ok(events)
@@ -214,9 +214,9 @@ fn what_is_written_is_read_back() {
 
     let (mut frames, mut events) = (Vec::new(), Vec::new());
     Decoder::new(1 << 20).push(&bytes, &mut frames).unwrap();
-    let mut decoder = ChunkDecoder::new(&request, "m");
+    let mut decoder = Dialect::OpenAiChat.decoder(&request, "m");
     for frame in frames {
-        decoder.push(&frame.data, &mut events).unwrap();
+        decoder.push(&frame, &mut events).unwrap();
     }
     decoder.finish(&mut events).unwrap();
     assert_eq!(joined(&events), joined(&answer()));

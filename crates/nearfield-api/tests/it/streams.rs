@@ -1,6 +1,6 @@
 //! Streams and replies of other servers, in the odd forms that are met.
 
-use nearfield_api::openai::ChunkDecoder;
+use nearfield_api::sse::SseEvent;
 use nearfield_api::{Dialect, Error, ErrorKind, Event, FinishReason, Prompt, Request, Usage};
 
 fn request(choices: u32) -> Request {
@@ -12,11 +12,15 @@ fn request(choices: u32) -> Request {
     }
 }
 
+fn frame(data: &str) -> SseEvent {
+    SseEvent { data: data.to_owned(), ..SseEvent::default() }
+}
+
 fn read(chunks: &[&str], choices: u32) -> Result<Vec<Event>, Error> {
-    let mut decoder = ChunkDecoder::new(&request(choices), "up");
+    let mut decoder = Dialect::OpenAiChat.decoder(&request(choices), "up");
     let mut events = Vec::new();
     for chunk in chunks {
-        decoder.push(chunk, &mut events)?;
+        decoder.push(&frame(chunk), &mut events)?;
     }
     decoder.finish(&mut events)?;
     Ok(events)
@@ -117,8 +121,8 @@ fn an_error_inside_a_stream_ends_it() {
 #[test]
 fn the_first_sign_of_life_is_noticed() {
     let seen = |chunk: &str| {
-        let mut decoder = ChunkDecoder::new(&request(1), "up");
-        decoder.push(chunk, &mut Vec::new()).unwrap();
+        let mut decoder = Dialect::OpenAiChat.decoder(&request(1), "up");
+        decoder.push(&frame(chunk), &mut Vec::new()).unwrap();
         decoder.has_token()
     };
     assert!(!seen(r#"{"choices":[{"delta":{"role":"assistant","content":""}}]}"#));

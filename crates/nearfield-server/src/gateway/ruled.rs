@@ -364,6 +364,6 @@ impl Admitted {
 fn labels(key: &HashKey, how: LabelTreatment, own: &Labels) -> Labels {
     own.replaced(|label| match how {
         LabelTreatment::Drop => None,
-        LabelTreatment::Pseudonym => Some(format!("nf-{}", key.pseudonym("LABEL", label))),
+        LabelTreatment::Pseudonym => Some(key.pseudonym("LABEL", label)),
     })
 }

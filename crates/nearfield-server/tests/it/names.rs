@@ -2,16 +2,14 @@
 
 use std::sync::Arc;
 
-use nearfield_api::{Backend, Error, ErrorKind, Event, FinishReason, Message, Prompt, Request, Role};
-use nearfield_privacy::HashKey;
-use nearfield_router::Policy;
+use nearfield_api::{Error, ErrorKind, Event, FinishReason};
 use nearfield_router::rules::Claim;
 use nearfield_server::gateway::Caller;
-use nearfield_store::{Ledger, Outcome};
+use nearfield_store::Outcome;
 
 use crate::ruled::{Case, asking, rules};
 use crate::scripted::{Play, Script, Scripted, delta, done, finished, refuse, started};
-use crate::support::{gateway, rows};
+use crate::support::rows;
 
 const POLICY: &str = r#"{
     "key": { "k": { "class": "internal" } },
@@ -155,20 +153,16 @@ async fn rules_that_name_no_model_of_this_machine_are_refused() {
 #[tokio::test]
 async fn rules_that_begin_to_ask_for_names_hold_for_attempts_to_come() {
     let before = POLICY.replace(r#", "find_names": true"#, "").replace(r#"["far"]"#, r#"["slow", "far"]"#);
-    let folder = tempfile::tempdir().unwrap();
-    let ledger = Ledger::open(folder.path().join("ledger")).await.unwrap();
     let late = Script::Play(vec![
         Play::Wait(std::time::Duration::from_millis(400)),
         Play::Fail(Error::new(ErrorKind::Upstream, "as the script says")),
     ]);
-    let (slow, far) = (Scripted::cloud("slow", [late]), Scripted::cloud("far", [says("hello")]));
-    let backends: Vec<Arc<dyn Backend>> = vec![Scripted::local([says("none")]), slow.clone(), far.clone()];
-    let gateway = gateway(backends, Policy::default(), ledger.clone());
-    let gateway = Arc::new(gateway.with_rules(rules(&before), HashKey::new([3; 32])).unwrap());
-    let asking = Arc::clone(&gateway);
+    let slow = Scripted::cloud("slow", [late]);
+    let case = Case::beside(vec![slow.clone()], &before, [says("hello")], [says("none")]).await;
+    let gateway = Arc::clone(&case.gateway);
     let answer = tokio::spawn(async move {
-        let request = Request::new("m", Prompt::Chat(vec![Message::new(Role::User, "Write to Jo Marlow")]));
-        asking.answer(&Caller::new("k"), request).await.map(|answer| answer.backend)
+        let answer = gateway.answer(&Caller::new("k"), asking("Write to Jo Marlow")).await;
+        answer.map(|answer| answer.backend)
     });
     tokio::time::timeout(std::time::Duration::from_secs(10), async {
         while slow.calls() == 0 {
@@ -178,7 +172,7 @@ async fn rules_that_begin_to_ask_for_names_hold_for_attempts_to_come() {
     .await
     .unwrap();
     let after = before.replace(r#""keep_local": []"#, r#""keep_local": [], "find_names": true"#);
-    gateway.replace_rules(rules(&after)).unwrap();
+    case.gateway.replace_rules(rules(&after)).unwrap();
     assert_eq!(answer.await.unwrap().unwrap_err().code.as_deref(), Some("policy_changed"));
-    assert_eq!(far.calls(), 0);
+    assert_eq!(case.far.calls(), 0);
 }

@@ -38,10 +38,21 @@ impl Case {
         far: impl IntoIterator<Item = Script>,
         local: impl IntoIterator<Item = Script>,
     ) -> Self {
+        Self::beside(Vec::new(), policy, far, local).await
+    }
+
+    /// The same beside other backends.
+    pub(crate) async fn beside(
+        others: Vec<Arc<dyn Backend>>,
+        policy: &str,
+        far: impl IntoIterator<Item = Script>,
+        local: impl IntoIterator<Item = Script>,
+    ) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let ledger = Ledger::open(folder.path().join("ledger")).await.unwrap();
         let (far, local) = (Scripted::cloud("far", far), Scripted::local(local));
-        let backends: Vec<Arc<dyn Backend>> = vec![local.clone(), far.clone()];
+        let own: [Arc<dyn Backend>; 2] = [local.clone(), far.clone()];
+        let backends = own.into_iter().chain(others).collect();
         let gateway = gateway(backends, Policy::default(), ledger.clone());
         let gateway = Arc::new(gateway.with_rules(rules(policy), HashKey::new([3; 32])).unwrap());
         Self { _folder: folder, ledger, gateway, far, local }
