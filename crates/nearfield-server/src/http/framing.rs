@@ -6,6 +6,7 @@
 //! request at fault is refused by its number. What counts as a header is decided by the same parser that the library
 //! uses.
 
+use std::borrow::Cow;
 use std::sync::{Arc, OnceLock};
 
 /// The first bytes of an HTTP/2 connection; no HTTP/1 request starts so.
@@ -86,9 +87,14 @@ impl HeadWatch {
                     }
                 }
                 State::Head(head) => {
+                    let mut head = std::mem::take(head);
                     let before = head.len();
-                    head.extend_from_slice(bytes);
-                    let head = std::mem::take(head);
+                    let head = if before == 0 {
+                        Cow::Borrowed(bytes)
+                    } else {
+                        head.extend_from_slice(bytes);
+                        Cow::Owned(head)
+                    };
                     // The bytes of this piece that belong to the head, once the head is whole.
                     let Some(length) = self.head(head, before) else { return };
                     bytes = bytes.get(length.saturating_sub(before)..).unwrap_or_default();
@@ -99,9 +105,10 @@ impl HeadWatch {
 
     /// Looks at a head of which `old` bytes were seen before. The head's length when it is whole and a body or
     /// another head follows.
-    fn head(&mut self, head: Vec<u8>, old: usize) -> Option<usize> {
+    fn head(&mut self, head: Cow<'_, [u8]>, old: usize) -> Option<usize> {
         if self.number == 0 && (head.starts_with(HTTP2_PREFACE) || HTTP2_PREFACE.starts_with(&head)) {
-            self.state = if head.len() < HTTP2_PREFACE.len() { State::Head(head) } else { State::Off };
+            let whole = head.len() >= HTTP2_PREFACE.len();
+            self.state = if whole { State::Off } else { State::Head(head.into_owned()) };
             return None;
         }
         if !may_end(head.get(old.saturating_sub(2)..).unwrap_or_default()) {
@@ -140,11 +147,11 @@ impl HeadWatch {
         }
     }
 
-    fn wait(&mut self, head: Vec<u8>) -> Option<usize> {
+    fn wait(&mut self, head: Cow<'_, [u8]>) -> Option<usize> {
         if head.len() > self.header_bytes {
             return self.refuse(HeadProblem::TooLarge);
         }
-        self.state = State::Head(head);
+        self.state = State::Head(head.into_owned());
         None
     }
 
