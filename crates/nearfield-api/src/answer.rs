@@ -114,6 +114,26 @@ impl Progress {
         self.event(Event::Delta { choice, text: text.to_owned(), logprobs: Vec::new() }, events)
     }
 
+    /// The only choice has begun a call. The call's index is returned.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Upstream`] for a call without id or name, to which no result could be given.
+    pub(crate) fn call(
+        &mut self,
+        id: &str,
+        name: &str,
+        arguments: String,
+        events: &mut Vec<Event>,
+    ) -> Result<u32, Error> {
+        if id.is_empty() || name.is_empty() {
+            return Err(malformed("a tool call has no id or name"));
+        }
+        let index = self.next_call(0);
+        let (id, name) = (Some(id.to_owned()), Some(name.to_owned()));
+        self.event(Event::ToolCall { choice: 0, index, id, name, arguments, opaque: None }, events)?;
+        Ok(index)
+    }
+
     /// The index of the next call of a choice.
     pub(crate) fn next_call(&mut self, choice: u32) -> u32 {
         match self.calls.get_mut(choice as usize) {

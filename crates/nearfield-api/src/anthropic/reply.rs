@@ -52,9 +52,8 @@ fn block(block: &Value, progress: &mut Progress, events: &mut Vec<Event>) -> Res
             progress.event(Event::Reasoning { choice: 0, text: String::new(), opaque }, events)
         }
         "tool_use" => {
-            let index = progress.next_call(0);
             let arguments = block.get("input").map_or_else(|| "{}".to_owned(), Value::to_string);
-            progress.event(tool_call(index, &text("id"), &text("name"), arguments)?, events)
+            progress.call(&text("id"), &text("name"), arguments, events).map(drop)
         }
         _ => progress.event(other(block.clone()), events),
     }
@@ -62,21 +61,6 @@ fn block(block: &Value, progress: &mut Progress, events: &mut Vec<Event>) -> Res
 
 fn opaque_signature(value: String) -> crate::Opaque {
     opaque(SIGNATURE, value)
-}
-
-/// The event that begins a call.
-pub(super) fn tool_call(index: u32, id: &str, name: &str, arguments: String) -> Result<Event, Error> {
-    if name.is_empty() || id.is_empty() {
-        return Err(malformed("a tool call has no id or name"));
-    }
-    Ok(Event::ToolCall {
-        choice: 0,
-        index,
-        id: Some(id.to_owned()),
-        name: Some(name.to_owned()),
-        arguments,
-        opaque: None,
-    })
 }
 
 /// Why a message ended.

@@ -53,14 +53,12 @@ impl StreamDecoder {
                 Block::Text
             }
             "tool_use" => {
-                let call = self.progress.next_call(0);
                 let input =
                     block.get("input").filter(|input| input.as_object().is_some_and(|map| !map.is_empty()));
                 let arguments = input.map(Value::to_string).unwrap_or_default();
                 let empty = arguments.is_empty();
-                let event = reply::tool_call(call, text("id"), text("name"), arguments)?;
-                self.progress.event(event, events)?;
-                Block::Tool { index: call, empty }
+                let index = self.progress.call(text("id"), text("name"), arguments, events)?;
+                Block::Tool { index, empty }
             }
             _ => Block::Other { value: block.clone(), input: String::new() },
         };

@@ -35,10 +35,10 @@ fn block(block: &Value, progress: &mut Progress, events: &mut Vec<Event>) -> Res
         return progress.text(0, text, events);
     }
     if let Some(call) = block.get("toolUse") {
-        let index = progress.next_call(0);
         let arguments = call.get("input").map_or_else(|| "{}".to_owned(), Value::to_string);
-        let event = tool_call(index, text("/toolUse/toolUseId"), text("/toolUse/name"), arguments)?;
-        return progress.event(event, events);
+        let named = |path: &str| text(path).unwrap_or_default();
+        let (id, name) = (named("/toolUse/toolUseId"), named("/toolUse/name"));
+        return progress.call(id, name, arguments, events).map(drop);
     }
     if let Some(words) = text("/reasoningContent/reasoningText/text") {
         let signature = text("/reasoningContent/reasoningText/signature");
@@ -50,24 +50,6 @@ fn block(block: &Value, progress: &mut Progress, events: &mut Vec<Event>) -> Res
         return progress.event(Event::Reasoning { choice: 0, text: String::new(), opaque }, events);
     }
     progress.event(Event::Other { choice: 0, dialect: Dialect::Bedrock, value: block.clone() }, events)
-}
-
-/// The event that begins a call.
-pub(super) fn tool_call(
-    index: u32,
-    id: Option<&str>,
-    name: Option<&str>,
-    arguments: String,
-) -> Result<Event, Error> {
-    let (Some(id), Some(name)) = (id, name) else { return Err(malformed("a tool call has no id or name")) };
-    Ok(Event::ToolCall {
-        choice: 0,
-        index,
-        id: Some(id.to_owned()),
-        name: Some(name.to_owned()),
-        arguments,
-        opaque: None,
-    })
 }
 
 /// Why an answer ended.

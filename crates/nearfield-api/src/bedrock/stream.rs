@@ -35,10 +35,8 @@ impl StreamDecoder {
     fn begin(&mut self, tree: &Value, events: &mut Vec<Event>) -> Result<(), Error> {
         let mut block = Block::default();
         if let Some(call) = tree.pointer("/start/toolUse") {
-            let index = self.progress.next_call(0);
-            let text = |name: &str| call.get(name).and_then(Value::as_str);
-            let event = reply::tool_call(index, text("toolUseId"), text("name"), String::new())?;
-            self.progress.event(event, events)?;
+            let text = |name: &str| call.get(name).and_then(Value::as_str).unwrap_or_default();
+            let index = self.progress.call(text("toolUseId"), text("name"), String::new(), events)?;
             block.call = Some((index, true));
         } else if let Some(start) =
             tree.get("start").filter(|start| start.as_object().is_some_and(|map| !map.is_empty()))

@@ -35,9 +35,8 @@ fn item(item: &Value, progress: &mut Progress, events: &mut Vec<Event>) -> Resul
             Ok(())
         }
         "function_call" => {
-            let index = progress.next_call(0);
-            let event = tool_call(index, text("call_id"), text("name"), text("arguments").to_owned())?;
-            progress.event(event, events)
+            let arguments = text("arguments").to_owned();
+            progress.call(text("call_id"), text("name"), arguments, events).map(drop)
         }
         "reasoning" => {
             let text = summary_text(item.get("summary"), item.get("content"));
@@ -83,21 +82,6 @@ pub(super) fn opaque(item: &Value) -> Option<Opaque> {
     let text = |name: &str| item.get(name).and_then(Value::as_str).map(str::to_owned);
     let value = text(ENCRYPTED).filter(|value| !value.is_empty())?;
     Some(Opaque { dialect: Dialect::OpenAiResponses, kind: ENCRYPTED.to_owned(), value, id: text("id") })
-}
-
-/// The event that begins a call.
-pub(super) fn tool_call(index: u32, id: &str, name: &str, arguments: String) -> Result<Event, Error> {
-    if id.is_empty() || name.is_empty() {
-        return Err(malformed("a tool call has no id or name"));
-    }
-    Ok(Event::ToolCall {
-        choice: 0,
-        index,
-        id: Some(id.to_owned()),
-        name: Some(name.to_owned()),
-        arguments,
-        opaque: None,
-    })
 }
 
 /// Takes counts and end from the response object.

@@ -37,10 +37,11 @@ impl StreamDecoder {
             return Ok(());
         }
         let text = |name: &str| item.get(name).and_then(Value::as_str).unwrap_or_default();
-        let index = self.progress.next_call(0);
         let arguments = text("arguments").to_owned();
-        self.calls.insert(place, (index, !arguments.is_empty()));
-        self.progress.event(reply::tool_call(index, text("call_id"), text("name"), arguments)?, events)
+        let complete = !arguments.is_empty();
+        let index = self.progress.call(text("call_id"), text("name"), arguments, events)?;
+        self.calls.insert(place, (index, complete));
+        Ok(())
     }
 
     /// An item is complete: what did not come in pieces comes now.
