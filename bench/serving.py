@@ -32,7 +32,9 @@ class Serve:
         self.binary, self.key = binary, f"nf-{secrets.token_hex(16)}"
         self.folder = tempfile.TemporaryDirectory(prefix="nearfield-check-")
         self.data = Path(self.folder.name)
-        (self.data / "models").symlink_to(Path(data).resolve() / "models")
+        models = Path(data).resolve() / "models"
+        models.mkdir(parents=True, exist_ok=True)
+        (self.data / "models").symlink_to(models)
         # A file in any case, so that the configuration of whoever runs this plays no part.
         file = self.data / "nearfield.toml"
         file.write_text(config or "")
