@@ -102,11 +102,17 @@ impl Progress {
             Event::Other { choice, .. } => (*choice, 0),
             _ => return Err(malformed("a piece of an answer is none")),
         };
-        self.running(choice)?;
+        self.produced(choice, bytes)?;
         self.start(None, events);
+        events.push(event);
+        Ok(())
+    }
+
+    /// A running choice has brought a piece of so many bytes of text.
+    pub(crate) fn produced(&mut self, choice: u32, bytes: usize) -> Result<(), Error> {
+        self.running(choice)?;
         self.has_token = true;
         self.answer_bytes = self.answer_bytes.saturating_add(bytes);
-        events.push(event);
         Ok(())
     }
 
